@@ -1,0 +1,72 @@
+"""What all tests share: reproducible Hypothesis runs, markers that skip with a reason, and a check on global state."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SLOW_TIMEOUT = 900  # seconds; the rest of the suite lives with the one in pyproject.toml
+
+# Derandomized: a run finds what every run finds. No deadline: a busy machine is not a bug.
+hypothesis.settings.register_profile("sdekit", derandomize=True, deadline=None, database=None, print_blob=True)
+hypothesis.settings.load_profile("sdekit")
+
+# The same number of threads everywhere, so that sums are split alike on small and large machines.
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, and give slow tests their own timeout."""
+    no_cuda = pytest.mark.skip(reason="no CUDA device")
+    no_browser = pytest.mark.skip(reason="no chromium with its driver, or no selenium")
+    has_browser = (
+        all(map(shutil.which, ("chromium", "chromedriver"))) and importlib.util.find_spec("selenium") is not None
+    )
+    for item in items:
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(no_cuda)
+        if item.get_closest_marker("browser") and not has_browser:
+            item.add_marker(no_browser)
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
+
+
+def _global_state() -> dict[str, object]:
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "default device": torch.get_default_device(),
+        "grad mode": torch.is_grad_enabled(),
+        "threads": torch.get_num_threads(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _seeded_and_left_as_found() -> Iterator[None]:
+    """Tests pass their own generators; the seed is the net below. A test that leaves global state changed fails."""
+    torch.manual_seed(0)
+    before = _global_state()
+    yield
+    assert _global_state() == before
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top folder of the project."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def library() -> dict[str, Path]:
+    """Every module of sdekit, by dotted name. Packages are named by their folder, and their file is __init__.py."""
+    files = sorted((ROOT / "sdekit").rglob("*.py"))
+    parts = {path: path.relative_to(ROOT).with_suffix("").parts for path in files}
+    return {".".join(p[:-1] if p[-1] == "__init__" else p): path for path, p in parts.items()}
