@@ -115,7 +115,7 @@ def test_library_keeps_the_rule(rule: Callable[..., Iterator[Finding]], library:
         f"{module}:{line} {what}" for module, tree in trees.items() for line, what in rule(tree, module, **options)
     ]
     assert trees
-    assert found == []
+    assert not found, "\n".join(["", *found])
 
 
 MUTANTS = [
