@@ -1,0 +1,1 @@
+"""Numbers that need no process and no model: phi functions, quadrature, interpolation weights and random streams."""

@@ -1,0 +1,209 @@
+"""Where a solver's random numbers come from: keyed streams, torch's generators, or the user's own object."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameError, suggest
+from sdekit.math.philox import PRIOR_STREAM, check_sample_ids, check_seed, fill_normals
+
+__all__ = ["CustomNoise", "NoiseSource", "PlainNoise", "StepNoise", "make_noise", "resolve_seed"]
+
+NAMES = ("plain", "step")
+"""What `make_noise` knows by name."""
+
+
+def resolve_seed(seed: int | torch.Generator | None) -> int:
+    """A seed in [0, 2^64): an int as it is; from a generator, or from torch's global one for None, exactly one integer.
+
+    Raises InterfaceError for anything else (a bool included), OptionError for an int out of range.
+    """
+    if seed is None or isinstance(seed, torch.Generator):
+        device = "cpu" if seed is None else seed.device
+        return int(torch.randint(2**63 - 1, (), generator=seed, device=device, dtype=torch.int64))
+    return check_seed(seed)
+
+
+class NoiseSource(ABC):
+    """Independent standard normals for the steps of one solve."""
+
+    @abstractmethod
+    def fill(self, out: Tensor, step: int, stream: int = 0) -> Tensor:
+        """Overwrite `out` (B, *shape) with independent standard normals of its dtype, on its device, and return it.
+
+        Args:
+            out: a tensor of a floating dtype, of any strides.
+            step: the index of the step, from 0.
+            stream: which of the step's noises, from 0, where a step takes several.
+        """
+
+
+class StepNoise(NoiseSource):
+    """Normals keyed by (seed, sample id, step, stream), from Philox: see `sdekit.math.philox`.
+
+    A sample's noise does not depend on the other samples of its batch, their number or order, the device, or calls
+    before. On a grid of other steps it is other noise, not the same Brownian path.
+
+    Args:
+        seed: an integer in [0, 2^64).
+        sample_ids: (B,) integers in [0, 2^63). Two rows of one id get the same noise.
+
+    Raises:
+        OptionError, InterfaceError, ShapeError: an argument out of range or of the wrong kind.
+    """
+
+    def __init__(self, seed: int, sample_ids: Tensor) -> None:
+        self.seed = check_seed(seed)
+        self.sample_ids = check_sample_ids(sample_ids)
+
+    def __repr__(self) -> str:
+        return f"StepNoise(seed={self.seed}, {len(self.sample_ids)} sample ids)"
+
+    def fill(self, out: Tensor, step: int, stream: int = 0) -> Tensor:
+        """As `NoiseSource.fill`, for step < 2^24 and stream < PRIOR_STREAM (OptionError otherwise)."""
+        _check_out(out)
+        if out.shape[0] != len(self.sample_ids):
+            raise ShapeError(
+                "out",
+                got=f"shape {tuple(out.shape)}",
+                expected=f"{len(self.sample_ids)} rows, one for each sample id",
+                fix="Make the noise for this batch.",
+            )
+        if stream >= PRIOR_STREAM:
+            raise OptionError(
+                "stream", got=str(stream), expected=f"below {PRIOR_STREAM}", fix="The others are kept for other draws."
+            )
+        if self.sample_ids.device != out.device:
+            self.sample_ids = self.sample_ids.to(out.device)
+        rows = (len(out), math.prod(out.shape[1:]))
+        if out.is_contiguous():
+            fill_normals(out.view(rows), self.seed, self.sample_ids, step, stream=stream)
+            return out
+        flat = torch.zeros(rows, dtype=out.dtype, device=out.device)
+        return out.copy_(fill_normals(flat, self.seed, self.sample_ids, step, stream=stream).view(out.shape))
+
+
+class PlainNoise(NoiseSource):
+    """Normals from a torch generator, in the order of the calls: the fastest source.
+
+    Each value depends on all calls before and on the batch; step and stream are ignored.
+
+    Args:
+        generator: a generator to draw from, or the seed in [0, 2^64) of one to be made on the first tensor's device.
+
+    Raises:
+        OptionError, InterfaceError: a seed out of range or of the wrong kind.
+    """
+
+    def __init__(self, generator: int | torch.Generator) -> None:
+        given = isinstance(generator, torch.Generator)
+        self._generator: torch.Generator | None = generator if given else None
+        self._seed = 0 if given else check_seed(generator)
+
+    def fill(self, out: Tensor, step: int, stream: int = 0) -> Tensor:
+        """As `NoiseSource.fill`. Raises InterfaceError for a tensor on another device than the generator's."""
+        _check_out(out)
+        if self._generator is None:
+            self._generator = torch.Generator(out.device).manual_seed(self._seed)
+        if self._generator.device != out.device:
+            raise InterfaceError(
+                "generator",
+                got=f"a generator on {self._generator.device}",
+                expected=f"one on {out.device}, where the state is",
+                fix=f"Pass torch.Generator({str(out.device)!r}), or an integer seed.",
+            )
+        return out.normal_(generator=self._generator)
+
+
+class CustomNoise(NoiseSource):
+    """A user's function as a source.
+
+    Args:
+        function: called as function(out, step, stream). It overwrites out and returns it or None, or returns a tensor
+            of out's shape, dtype and device, which is copied.
+    """
+
+    def __init__(self, function: Callable[[Tensor, int, int], Any]) -> None:
+        self.function = function
+
+    def fill(self, out: Tensor, step: int, stream: int = 0) -> Tensor:
+        """As `NoiseSource.fill`. Raises ShapeError or InterfaceError where what the function returns does not fit."""
+        result = self.function(out, step, stream)
+        if result is None or result is out:
+            return out
+        if not isinstance(result, Tensor) or result.dtype != out.dtype or result.device != out.device:
+            kind = f"{result.dtype} on {result.device}" if isinstance(result, Tensor) else type(result).__name__
+            raise InterfaceError(
+                "noise",
+                got=kind,
+                expected=f"{out.dtype} on {out.device}",
+                fix="Overwrite the tensor passed, and return it.",
+            )
+        if result.shape != out.shape:
+            got, expected = f"shape {tuple(result.shape)}", f"shape {tuple(out.shape)}"
+            raise ShapeError("noise", got=got, expected=expected, fix="Overwrite the tensor passed, and return it.")
+        return out.copy_(result)
+
+
+def make_noise(
+    noise: Any,
+    seed: int | torch.Generator | None,
+    sample_ids: Tensor | None,
+    batch: int,
+    device: torch.device | str,
+) -> NoiseSource:
+    """The source that a solve draws from.
+
+    Args:
+        noise: "step" (StepNoise), "plain" (PlainNoise), a NoiseSource, an object with its `fill` method, or a function
+            fill(out, step, stream). The last three ignore seed and sample_ids, and draw no seed.
+        seed: see `resolve_seed`.
+        sample_ids: (batch,) integers, 0 to batch - 1 by default.
+        batch: the number of samples.
+        device: where the state is.
+
+    Raises:
+        UnknownNameError: a name that is not known.
+        InterfaceError, OptionError, ShapeError: an argument of the wrong kind, range or shape.
+    """
+    if isinstance(noise, str):
+        if noise not in NAMES:
+            expected = "the name of a noise, an object with a fill method, or a function"
+            raise UnknownNameError("noise", got=repr(noise), expected=expected, fix=suggest(noise, NAMES))
+        if noise == "plain":
+            return PlainNoise(resolve_seed(seed))
+        ids = torch.arange(batch, device=device) if sample_ids is None else sample_ids
+        source = StepNoise(resolve_seed(seed), ids)
+        if len(source.sample_ids) != batch:
+            got = f"{len(source.sample_ids)} ids"
+            raise ShapeError("sample_ids", got=got, expected=f"{batch}, one for each sample", fix="Pass as many ids.")
+        source.sample_ids = source.sample_ids.to(device)
+        return source
+    if isinstance(noise, NoiseSource):
+        return noise
+    function: Any = getattr(noise, "fill", noise)
+    if isinstance(noise, (type, Tensor)) or not callable(function):
+        raise InterfaceError(
+            "noise",
+            got=repr(noise) if isinstance(noise, type) else type(noise).__name__,
+            expected="a name, an object with a fill method, or a function fill(out, step, stream)",
+            fix='Pass "step", for example.',
+        )
+    return CustomNoise(function)
+
+
+def _check_out(out: Tensor) -> None:
+    if not isinstance(out, Tensor) or not out.is_floating_point() or out.dim() == 0:
+        got = f"{out.dtype} of shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+        raise InterfaceError(
+            "out",
+            got=got,
+            expected="a floating tensor of shape (B, *shape)",
+            fix="Pass torch.zeros(B, d), for example.",
+        )
