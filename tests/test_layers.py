@@ -14,7 +14,7 @@ import pytest
 
 # A module, or a package with all that is in it, and its layer. A module missing here fails the test: place it.
 PLACES = {
-    0: ("sdekit.math", "sdekit.shapes", "sdekit.times", "sdekit.registry", "sdekit.errors"),
+    0: ("sdekit.math", "sdekit.shapes", "sdekit.times", "sdekit.registry", "sdekit.errors", "sdekit.seeds", "sdekit.version"),
     1: (
         *("sdekit.sde", "sdekit.schedules", "sdekit.affine", "sdekit.reverse", "sdekit.processes"),
         *("sdekit.model", "sdekit.parameterisation", "sdekit.guidance"),
@@ -22,8 +22,8 @@ PLACES = {
     2: ("sdekit.grids", "sdekit.noise", "sdekit.targets"),
     3: ("sdekit.plan",),
     4: ("sdekit.solvers",),
-    5: ("sdekit.execute", "sdekit.integrate", "sdekit.control"),
-    6: ("sdekit.solve", "sdekit.sample", "sdekit.likelihood", "sdekit.training"),
+    5: ("sdekit.execute", "sdekit.integrate", "sdekit.control", "sdekit.monitor", "sdekit.solution"),
+    6: ("sdekit.problem", "sdekit.progress", "sdekit.solve", "sdekit.sample", "sdekit.likelihood", "sdekit.training"),
     7: ("sdekit.testing", "sdekit.bench", "sdekit.cli", "sdekit.__main__"),
 }
 TOP = 7  # also the layer of the package sdekit itself, which holds the public names

@@ -1,0 +1,40 @@
+"""sdekit: diffusion as general SDEs, solved by methods whose orders of convergence are measured."""
+
+from __future__ import annotations
+
+from sdekit import errors, grids, solvers, targets
+from sdekit.affine import AffineSDE
+from sdekit.errors import SdekitError
+from sdekit.model import Model
+from sdekit.plan import Plan
+from sdekit.processes import EDM, VE, VP, Heat, OrnsteinUhlenbeck, RectifiedFlow
+from sdekit.sample import sample
+from sdekit.sde import ODE, SDE, make_ode, make_sde
+from sdekit.solution import Solution
+from sdekit.solve import solve
+from sdekit.version import __version__
+
+__all__ = [
+    "EDM",
+    "ODE",
+    "SDE",
+    "VE",
+    "VP",
+    "AffineSDE",
+    "Heat",
+    "Model",
+    "OrnsteinUhlenbeck",
+    "Plan",
+    "RectifiedFlow",
+    "SdekitError",
+    "Solution",
+    "__version__",
+    "errors",
+    "grids",
+    "make_ode",
+    "make_sde",
+    "sample",
+    "solve",
+    "solvers",
+    "targets",
+]

@@ -1,0 +1,272 @@
+"""Affine processes: dx = f(t) x dt + g(t) dW, whose marginals are x_t = alpha x_0 + sigma eps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdekit.errors import InterfaceError, OptionError, ShapeError
+from sdekit.math.philox import PRIOR_STREAM, SIMULATE_STREAM, normals
+from sdekit.schedules import Schedule
+from sdekit.sde import SDE
+from sdekit.shapes import as_float64, check_state, compute_dtype, expand_time, finite_number
+
+__all__ = ["AffineSDE", "Level"]
+
+
+class Level(NamedTuple):
+    """A process at one time, as host floats. Ends are exact: sigma = 0 has half_log_snr = inf, alpha = 0 has -inf."""
+
+    t: float
+    alpha: float
+    sigma: float
+    half_log_snr: float
+    alpha_rate: float
+    sigma_rate: float
+
+    @property
+    def rho(self) -> float:
+        """sigma / alpha."""
+        return math.exp(-self.half_log_snr) if self.half_log_snr > -math.inf else math.inf
+
+    @property
+    def half_variance_rate(self) -> float:
+        """g^2 / (2 sigma) = sigma' - sigma alpha' / alpha: the weight of epsilon in -g^2/2 score."""
+        if self.alpha_rate == 0.0:
+            return self.sigma_rate
+        return self.sigma_rate - self.sigma * (self.alpha_rate / self.alpha if self.alpha else -math.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class AffineSDE(SDE):
+    """dx = f(t) x dt + g(t) dW with independent noise in every coordinate; data at small t, noise at large t.
+
+    Drift and diffusion follow from the schedule and are final: other dynamics derive from `SDE`.
+
+    Args:
+        schedule: log alpha, log sigma and their relatives; see `sdekit.schedules.Schedule`.
+        t_min, t_max: the default ends of sampling.
+        domain: the closed interval in which times are accepted; may reach the singular ends sigma = 0 and alpha = 0.
+        default_grid: the name of a grid that is finite between t_max and t_min.
+    """
+
+    schedule: Schedule
+    t_min: float
+    t_max: float
+    domain: tuple[float, float]
+    default_grid: str
+
+    noise_type: ClassVar = "scalar"
+    additive: ClassVar = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("drift", "diffusion"):
+            if name in cls.__dict__:
+                raise InterfaceError(
+                    f"{cls.__name__}.{name}",
+                    got="an override",
+                    expected="the drift and diffusion of an affine process, which follow from its schedule",
+                    fix="Derive from sdekit.SDE instead.",
+                )
+
+    def __post_init__(self) -> None:
+        low, high = finite_number("t_min", self.t_min), finite_number("t_max", self.t_max)
+        if not self.domain[0] <= low < high <= self.domain[1]:
+            raise OptionError(
+                "t_min, t_max",
+                got=f"{low}, {high}",
+                expected=f"{self.domain[0]} <= t_min < t_max <= {self.domain[1]}",
+                fix="Swap or correct them.",
+            )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AffineSDE) and (self.schedule, self.domain) == (other.schedule, other.domain)
+
+    def __hash__(self) -> int:
+        return hash((self.schedule, self.domain))
+
+    # The schedule. Each takes a number or a tensor and returns a float64 tensor of its shape.
+
+    def log_alpha(self, t: float | Tensor) -> Tensor:
+        """log alpha(t)."""
+        return self.schedule.log_alpha(as_float64(t))
+
+    def log_sigma(self, t: float | Tensor) -> Tensor:
+        """log sigma(t); -inf where sigma = 0."""
+        return self.schedule.log_sigma(as_float64(t))
+
+    def alpha(self, t: float | Tensor) -> Tensor:
+        """alpha(t), the factor of the data."""
+        return torch.exp(self.log_alpha(t))
+
+    def sigma(self, t: float | Tensor) -> Tensor:
+        """sigma(t), the standard deviation of the noise."""
+        return torch.exp(self.log_sigma(t))
+
+    def half_log_snr(self, t: float | Tensor) -> Tensor:
+        """lambda(t) = log(alpha / sigma), strictly decreasing."""
+        return self.schedule.half_log_snr(as_float64(t))
+
+    def rho(self, t: float | Tensor) -> Tensor:
+        """rho(t) = sigma / alpha, the noise level of x / alpha."""
+        return torch.exp(-self.half_log_snr(t))
+
+    def time_at(self, half_log_snr: float | Tensor) -> Tensor:
+        """The time at which lambda has this value."""
+        return self.schedule.time_at(as_float64(half_log_snr))
+
+    def drift_coefficient(self, t: float | Tensor) -> Tensor:
+        """f(t)."""
+        return self.schedule.drift_coefficient(as_float64(t))
+
+    def diffusion_coefficient(self, t: float | Tensor) -> Tensor:
+        """g(t)."""
+        return self.schedule.diffusion_coefficient(as_float64(t))
+
+    def alpha_rate(self, t: float | Tensor) -> Tensor:
+        """d alpha / dt."""
+        return self.schedule.alpha_rate(as_float64(t))
+
+    def sigma_rate(self, t: float | Tensor) -> Tensor:
+        """d sigma / dt."""
+        return self.schedule.sigma_rate(as_float64(t))
+
+    def levels(self, times: Sequence[float] | Tensor) -> list[Level]:
+        """The process at several times at once, as host floats: what planning reads."""
+        t = as_float64(times).detach().cpu()
+        columns = (
+            t,
+            self.alpha(t),
+            self.sigma(t),
+            self.half_log_snr(t),
+            self.alpha_rate(t),
+            self.sigma_rate(t),
+        )
+        return [Level(*row) for row in torch.stack(columns, -1).tolist()]
+
+    def levels_at(self, half_log_snr: Sequence[float] | Tensor) -> list[Level]:
+        """The process at the times where lambda has these values."""
+        return self.levels(self.time_at(as_float64(half_log_snr)))
+
+    # Dynamics.
+
+    def drift(self, t: Tensor, x: Tensor) -> Tensor:
+        """f(t) x."""
+        return self.drift_coefficient(expand_time(t, x)).to(compute_dtype(x.dtype)) * x
+
+    def diffusion(self, t: Tensor, x: Tensor) -> Tensor:
+        """g(t), of shape () or (B, 1, ..., 1)."""
+        return self.diffusion_coefficient(expand_time(t, x)).to(compute_dtype(x.dtype))
+
+    # Marginals and transitions.
+
+    @property
+    def prior(self) -> tuple[float, float]:
+        """Mean and standard deviation of the noise that sampling starts from at t_max: (0, sigma(t_max))."""
+        return 0.0, float(self.sigma(self.t_max))
+
+    def sample_prior(
+        self,
+        shape: Sequence[int],
+        seed: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """A draw of N(0, sigma(t_max)^2), shape (B, *shape).
+
+        Args:
+            seed: row i depends on (seed, i) alone; None draws one integer from torch's generator.
+        """
+        from sdekit.seeds import resolve_seed
+
+        batch, size = _batch_and_size(shape)
+        ids = torch.arange(batch, dtype=torch.int64, device=device)
+        dtype = dtype or torch.get_default_dtype()
+        z = normals(resolve_seed(seed), ids, 0, size, stream=PRIOR_STREAM, dtype=dtype, device=device)
+        return z.reshape(tuple(shape)) * self.prior[1]
+
+    def perturb(self, t: float | Tensor, x0: Tensor, noise: Tensor) -> Tensor:
+        """alpha(t) x0 + sigma(t) noise, in x0's dtype. t: (), (B,) or (B, 1, ..., 1); x0, noise: (B, *shape)."""
+        check_state(x0, "x0")
+        if noise.shape != x0.shape:
+            raise ShapeError(
+                "noise", got=f"shape {tuple(noise.shape)}", expected=f"{tuple(x0.shape)} as x0", fix="Match it."
+            )
+        time = self._inside("t", expand_time(t, x0))
+        dtype = compute_dtype(x0.dtype)
+        return (self.alpha(time).to(dtype) * x0 + self.sigma(time).to(dtype) * noise).to(x0.dtype)
+
+    def transition(self, t_from: float | Tensor, t_to: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and std of x(t_to) given x(t_from) for t_to >= t_from: N(scale x, std^2), float64.
+
+        std^2 = sigma_to^2 - scale^2 sigma_from^2 = sigma_to^2 (1 - e^{2 (lambda_to - lambda_from)}).
+        """
+        a, b = self._inside("t_from", as_float64(t_from)), self._inside("t_to", as_float64(t_to))
+        if bool((b < a).any()):
+            raise OptionError(
+                "t_to", got=f"{_brief(b)} before t_from = {_brief(a)}", expected="t_to >= t_from", fix="Swap them."
+            )
+        scale = torch.exp(self.log_alpha(b) - self.log_alpha(a))
+        # Where both ends coincide at sigma = 0 the difference is inf - inf: nothing has happened yet.
+        change = torch.where(a == b, torch.zeros_like(a + b), self.half_log_snr(b) - self.half_log_snr(a))
+        return scale, self.sigma(b) * torch.sqrt(-torch.expm1(2 * change))
+
+    def simulate(self, x0: Tensor, times: Sequence[float] | Tensor, seed: int | None = None) -> Tensor:
+        """A path of the forward SDE from x(times[0]) = x0, exact in law: shape (len(times), B, *shape).
+
+        Args:
+            times: increasing, inside the domain.
+            seed: the path of row i depends on (seed, i) alone; None draws one integer from torch's generator.
+        """
+        from sdekit.seeds import resolve_seed
+
+        check_state(x0, "x0")
+        grid = self._inside("times", as_float64(times).cpu())
+        if grid.ndim != 1 or grid.numel() < 2 or not bool((grid[1:] > grid[:-1]).all()):
+            raise OptionError(
+                "times",
+                got=_brief(grid),
+                expected="two or more increasing times",
+                fix="Sort them and drop repetitions.",
+            )
+        key = resolve_seed(seed)
+        ids = torch.arange(len(x0), dtype=torch.int64, device=x0.device)
+        dtype = compute_dtype(x0.dtype)
+        path, x = [x0.clone()], x0.to(dtype)
+        for i in range(grid.numel() - 1):
+            scale, std = (float(v) for v in self.transition(grid[i], grid[i + 1]))
+            z = normals(key, ids, i, x[0:1].numel(), stream=SIMULATE_STREAM, dtype=dtype, device=x.device)
+            x = scale * x + std * z.reshape(x.shape)
+            path.append(x.to(x0.dtype))
+        return torch.stack(path)
+
+    def _inside(self, argument: str, t: Tensor) -> Tensor:
+        """Times must lie in the domain; reads the device once where t is a device tensor."""
+        low, high = self.domain
+        if not bool(((t >= low) & (t <= high)).all()):
+            raise OptionError(
+                argument, got=_brief(t), expected=f"times in [{low}, {high}] for {self!r}", fix="Choose times inside."
+            )
+        return t
+
+
+def _brief(t: Tensor) -> str:
+    values = t.flatten().tolist()
+    return (
+        f"{values[0]:.6g}"
+        if len(values) == 1
+        else "[" + ", ".join(f"{v:.6g}" for v in values[:4]) + (", ...]" if len(values) > 4 else "]")
+    )
+
+
+def _batch_and_size(shape: Sequence[int]) -> tuple[int, int]:
+    sizes = tuple(shape)
+    if not sizes or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in sizes):
+        raise ShapeError("shape", got=repr(shape), expected="(B, *shape) of non-negative integers", fix="Pass a tuple.")
+    return sizes[0], math.prod(sizes[1:])

@@ -1,0 +1,110 @@
+"""Every error that sdekit raises: what was wrong, what was got, what was expected, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = [
+    "InterfaceError",
+    "ModelOutputError",
+    "NonFiniteError",
+    "OptionError",
+    "SdekitError",
+    "ShapeError",
+    "SolverMismatchError",
+    "UnknownNameError",
+    "suggest",
+]
+
+
+class SdekitError(Exception):
+    """Base of all errors of sdekit.
+
+    Args:
+        argument: the name of the argument at fault, as the user wrote it.
+        got: what was found there.
+        expected: what would have been accepted.
+        fix: what to do about it, as an instruction.
+
+    Attributes:
+        partial: what a solve had reached when it failed, or None.
+    """
+
+    def __init__(self, argument: str, *, got: Any, expected: str, fix: str) -> None:
+        self.argument, self.got, self.expected, self.fix = argument, got, expected, fix
+        self.partial: Any = None
+        super().__init__(f"{argument}: got {got}; expected {expected}. {fix}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.__dict__, self.args)
+
+
+def _rebuild(cls: type[SdekitError], attributes: dict[str, Any], args: tuple[Any, ...]) -> SdekitError:
+    """Unpickle an error although its constructor takes keywords only (worker processes send errors back)."""
+    error = cls.__new__(cls)
+    Exception.__init__(error, *args)
+    error.__dict__.update(attributes)
+    return error
+
+
+class OptionError(SdekitError, ValueError):
+    """A value that no run could use: a negative step count, an unsorted grid, a tolerance of NaN."""
+
+
+class ShapeError(SdekitError, ValueError):
+    """A tensor of a shape that does not fit."""
+
+
+class InterfaceError(SdekitError, TypeError):
+    """An object of the wrong kind: not a tensor, not floating, not callable."""
+
+
+class UnknownNameError(SdekitError, ValueError):
+    """A name or an option that nothing is registered under; `fix` suggests near ones."""
+
+
+class SolverMismatchError(SdekitError, ValueError):
+    """A solver that cannot solve these dynamics; `fix` names some that can."""
+
+
+class ModelOutputError(SdekitError, TypeError):
+    """A model, drift or diffusion that returned something of another kind, shape, dtype or device."""
+
+
+class NonFiniteError(SdekitError, ArithmeticError):
+    """NaN or infinity in a solve.
+
+    Attributes:
+        source: "x", "model", "noise" or "solver".
+        sample: index in the batch of the first sample hit.
+        step: index of the step, from 0.
+        t: the time at which it appeared.
+    """
+
+    def __init__(self, source: str, *, sample: int, step: int, t: float, call: int | None = None) -> None:
+        self.source, self.sample, self.step, self.t, self.call = source, sample, step, t, call
+        where = f"sample {sample}, step {step}, t = {t:.8g}" + ("" if call is None else f", model call {call}")
+        what = {
+            "x": "the initial state",
+            "model": "the model's output",
+            "noise": "the noise",
+            "solver": "the state that the solver computed",
+        }[source]
+        fix = {
+            "x": "Pass a finite state.",
+            "model": "Evaluate the model at this t and sample to see why; on_failure='mask' loses only this sample.",
+            "noise": "Check the noise object's output; on_failure='mask' loses only this sample.",
+            "solver": "The values left the range of the dtype: use smaller steps or a wider dtype.",
+        }[source]
+        super().__init__(source, got=f"NaN or infinity at {where}", expected=f"finite values in {what}", fix=fix)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """An instruction that names the known spellings nearest to `name`, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    if near:
+        return "Did you mean " + " or ".join(repr(n) for n in near) + "?"
+    return "Use one of: " + ", ".join(names) + "." if names else "It takes none."

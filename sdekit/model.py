@@ -1,0 +1,252 @@
+"""A network as a model of a process: whatever it predicts, it answers in data, noise, score, velocity or v."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdekit.affine import AffineSDE
+from sdekit.errors import InterfaceError, ModelOutputError, OptionError, suggest
+from sdekit.parameterisation import PREDICTIONS, EDMPreconditioning, Schedules, convert, weights
+from sdekit.shapes import compute_dtype, expand_time, time_like
+
+__all__ = ["Model", "ScoreModel", "check_output"]
+
+
+class Model:
+    """A network and the process it was trained for.
+
+    Args:
+        net: called as net(x, t, **conditioning) with x (B, *shape) and t (B,); returns a tensor of x's shape.
+        process: the affine process.
+        predicts: what net returns: "noise" (epsilon, the default), "data" (x_0), "score", "velocity" (dx/dt of the
+            probability flow) or "v" (alpha eps - sigma x_0). Not to be given with `precondition`.
+        time_map: a function from our times to the network's, elementwise on a float64 tensor; None passes t itself
+            (with `precondition`, its own time).
+        precondition: "edm" or an `EDMPreconditioning`, for a raw network F inside Karras et al.'s wrapper.
+        dtype: the dtype in which net is called; None calls it in x's dtype.
+        output: picks the prediction out of what net returns, for example `lambda out: out.sample`.
+
+    Raises:
+        InterfaceError: for a net that is not callable or a process that is not affine.
+        OptionError: for an unknown prediction or precondition.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Any],
+        process: AffineSDE,
+        predicts: str | None = None,
+        *,
+        time_map: Callable[[Tensor], Tensor] | None = None,
+        precondition: str | EDMPreconditioning | None = None,
+        dtype: torch.dtype | None = None,
+        output: Callable[[Any], Tensor] | None = None,
+    ) -> None:
+        _check_interface(net, process, time_map, output)
+        self.net, self.process, self.time_map, self.dtype, self.output = net, process, time_map, dtype, output
+        self.conditioning: Mapping[str, Any] = {}
+        self.native = _native(predicts, precondition)
+        self.predicts = self.native if isinstance(self.native, str) else "data"
+
+    def network(self, t: float | Tensor, x: Tensor, **conditioning: Any) -> Tensor:
+        """What net returns at (t, x), checked and in x's computing dtype; the native prediction, not yet converted.
+
+        Args:
+            t: a float for the whole batch (the fast path) or a tensor of shape (), (B,) or (B, 1, ..., 1).
+            x: (B, *shape).
+
+        Raises:
+            ModelOutputError: for anything that is not a real tensor of x's shape on x's device.
+        """
+        point, time = x, self._network_time(t, x)
+        if isinstance(self.native, EDMPreconditioning):
+            scale = self.native.input_scale(self._schedules(t))
+            point = x * self._spread(scale, t, x)
+        if self.dtype is not None:
+            point, time = point.to(self.dtype), time.to(self.dtype)
+        out = self.net(point, time, **{**self.conditioning, **conditioning})
+        return check_output(out if self.output is None else self.output(out), x, "net")
+
+    def coefficients(self, want: str | tuple[float, float], t: float) -> tuple[float, float]:
+        """(y, m) with `want` = y x + m network(t, x); `want` is a prediction's name or its weights on (data, noise)."""
+        y, m = self._convert(want, self._schedules(t))
+        return float(y), float(m)
+
+    def convert(self, weights: tuple[np.ndarray, np.ndarray], schedules: Schedules) -> tuple[np.ndarray, np.ndarray]:
+        """(y, m) for p data + q noise at many times at once; not finite where the prediction does not determine it."""
+        return convert(self.native, *weights, schedules)
+
+    def predict(self, want: str | tuple[float, float], t: float | Tensor, x: Tensor, **conditioning: Any) -> Tensor:
+        """Any prediction at (t, x): y x + m network(t, x).
+
+        Raises:
+            OptionError: where the native prediction cannot give `want` (noise gives no data at alpha = 0).
+        """
+        raw = self.network(t, x, **conditioning)
+        if want == self.native:
+            return raw
+        y, m = self._convert(want, self._schedules(t))
+        if not (np.isfinite(y).all() and np.isfinite(m).all()):
+            raise OptionError(
+                "t",
+                got=f"a time where {self._native_name} does not determine {want}",
+                expected="a time inside the open range of the process",
+                fix="Move t off the singular end, or use a network that predicts 'v', which is defined at both ends.",
+            )
+        return self._spread(y, t, x) * x + self._spread(m, t, x) * raw
+
+    def data(self, t: float | Tensor, x: Tensor, **conditioning: Any) -> Tensor:
+        """E[x_0 | x_t = x], same shape as x."""
+        return self.predict("data", t, x, **conditioning)
+
+    def noise(self, t: float | Tensor, x: Tensor, **conditioning: Any) -> Tensor:
+        """E[eps | x_t = x], same shape as x."""
+        return self.predict("noise", t, x, **conditioning)
+
+    def score(self, t: float | Tensor, x: Tensor, **conditioning: Any) -> Tensor:
+        """grad log p_t(x), same shape as x."""
+        return self.predict("score", t, x, **conditioning)
+
+    def velocity(self, t: float | Tensor, x: Tensor, **conditioning: Any) -> Tensor:
+        """dx/dt of the probability flow at (t, x), same shape as x."""
+        return self.predict("velocity", t, x, **conditioning)
+
+    def v(self, t: float | Tensor, x: Tensor, **conditioning: Any) -> Tensor:
+        """alpha eps - sigma x_0 (Salimans and Ho, ICLR 2022), same shape as x."""
+        return self.predict("v", t, x, **conditioning)
+
+    def bind(self, **conditioning: Any) -> Model:
+        """The same model with these keyword arguments passed to net at every call."""
+        bound = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
+        bound.conditioning = {**self.conditioning, **conditioning}
+        return bound
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._native_name}, {self.process!r})"
+
+    @property
+    def _native_name(self) -> str:
+        return f"predicts={self.native!r}" if isinstance(self.native, str) else f"precondition={self.native!r}"
+
+    def _schedules(self, t: float | Tensor) -> Schedules:
+        p = self.process
+        columns = (p.alpha(t), p.sigma(t), p.alpha_rate(t), p.sigma_rate(t))
+        return Schedules(*(c.detach().cpu().numpy() for c in columns))
+
+    def _convert(self, want: str | tuple[float, float], s: Schedules) -> tuple[np.ndarray, np.ndarray]:
+        if want == self.native:
+            return np.zeros_like(s.alpha), np.ones_like(s.alpha)
+        if isinstance(want, str):
+            if want not in PREDICTIONS:
+                raise OptionError("want", got=repr(want), expected="a prediction", fix=suggest(want, PREDICTIONS))
+            p, q = weights(want, s)
+        else:
+            p, q = (np.asarray(w, dtype=np.float64) for w in want)
+        return convert(self.native, p, q, s)
+
+    def _network_time(self, t: float | Tensor, x: Tensor) -> Tensor:
+        """(B,) times for net, mapped in float64 and then cast; a float never crosses to the device as a tensor."""
+        dtype = compute_dtype(x.dtype)
+        if not isinstance(t, Tensor):
+            return torch.full((len(x),), self._map_time(t), dtype=dtype, device=x.device)
+        mapped = torch.as_tensor(self._mapped(t), device=x.device)
+        return mapped.to(dtype).reshape(-1).expand(len(x)).contiguous()
+
+    def _map_time(self, t: float) -> float:
+        if self.time_map is None and isinstance(self.native, str):
+            return t
+        return float(torch.as_tensor(self._mapped(torch.tensor(t, dtype=torch.float64))))
+
+    def _mapped(self, t: Tensor) -> Any:
+        if self.time_map is not None:
+            return self.time_map(t.to(torch.float64))
+        if isinstance(self.native, EDMPreconditioning):
+            return torch.from_numpy(np.atleast_1d(self.native.network_time(self._schedules(t)))).reshape(t.shape)
+        return t
+
+    @staticmethod
+    def _spread(value: np.ndarray, t: float | Tensor, x: Tensor) -> Any:
+        """A coefficient as a float for one time, else as a tensor that broadcasts against x, in its computing dtype."""
+        if value.ndim == 0:
+            return float(value)
+        return expand_time(torch.from_numpy(value.reshape(-1)), x).to(compute_dtype(x.dtype))
+
+
+class ScoreModel(Model):
+    """A plain function score(t, x) as a model of a process."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], process: AffineSDE) -> None:
+        super().__init__(function, process, "score")
+
+    def network(self, t: float | Tensor, x: Tensor, **conditioning: Any) -> Tensor:
+        return check_output(self.net(time_like(t, x), x, **{**self.conditioning, **conditioning}), x, "score")
+
+
+def check_output(out: Any, x: Tensor, source: str) -> Tensor:
+    """The output of user code that must look like the state x; returned in x's computing dtype.
+
+    Raises:
+        ModelOutputError: naming what came back.
+    """
+
+    def wrong(got: str, fix: str) -> ModelOutputError:
+        return ModelOutputError(
+            source, got=got, expected=f"a real tensor of shape {tuple(x.shape)} on {x.device}", fix=fix
+        )
+
+    if not isinstance(out, Tensor):
+        raise wrong(type(out).__name__, "Return the tensor itself, or pass Model(..., output=) to pick it out.")
+    if out.shape != x.shape:
+        order = "net(x, t)" if source == "net" else f"{source}(t, x)"
+        raise wrong(
+            f"shape {tuple(out.shape)}", f"Return one value per element of x. The order of arguments is {order}."
+        )
+    if not out.dtype.is_floating_point:
+        raise wrong(f"dtype {out.dtype}", "Return floating-point values.")
+    if out.device != x.device:
+        raise wrong(f"a tensor on {out.device}", "Move the network and the state to one device.")
+    dtype = compute_dtype(x.dtype)
+    return out if out.dtype == dtype else out.to(dtype)
+
+
+def _native(predicts: str | None, precondition: str | EDMPreconditioning | None) -> str | EDMPreconditioning:
+    if precondition is None:
+        name = "noise" if predicts is None else predicts
+        if name not in PREDICTIONS:
+            fix = suggest(str(name), PREDICTIONS)
+            raise OptionError("predicts", got=repr(name), expected=", ".join(PREDICTIONS), fix=fix)
+        return name
+    if predicts is not None:
+        raise OptionError(
+            "predicts",
+            got=f"{predicts!r} together with precondition",
+            expected="one of the two",
+            fix="Drop predicts: a preconditioned network returns F, from which the data prediction follows.",
+        )
+    if precondition == "edm":
+        return EDMPreconditioning()
+    if isinstance(precondition, EDMPreconditioning):
+        return precondition
+    raise OptionError(
+        "precondition", got=repr(precondition), expected="'edm' or an EDMPreconditioning", fix="Use 'edm'."
+    )
+
+
+def _check_interface(net: Any, process: Any, time_map: Any, output: Any) -> None:
+    if not callable(net):
+        raise InterfaceError("net", got=type(net).__name__, expected="a callable net(x, t)", fix="Pass the network.")
+    if not isinstance(process, AffineSDE):
+        raise InterfaceError(
+            "process", got=type(process).__name__, expected="an affine process such as sdekit.VP()", fix="Pass one."
+        )
+    for argument, value in (("time_map", time_map), ("output", output)):
+        if value is not None and not callable(value):
+            raise InterfaceError(
+                argument, got=type(value).__name__, expected="a function", fix="Pass a callable or None."
+            )

@@ -1,0 +1,205 @@
+"""What is to be solved and how: dynamics, grid and solver brought together and checked before any model call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sdekit import grids, solvers
+from sdekit.affine import AffineSDE
+from sdekit.errors import InterfaceError, OptionError, SolverMismatchError
+from sdekit.model import Model
+from sdekit.plan import Plan
+from sdekit.reverse import AffineFlow, AffineReverse
+from sdekit.sde import ODE, SDE, Stochasticity
+from sdekit.shapes import finite_number
+from sdekit.solvers.base import PlanSolver, Solver, Stepper
+from sdekit.times import check_count, check_times
+
+__all__ = ["Problem", "prepare"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be solved and how, with everything checked."""
+
+    dynamics: Any
+    times: list[float]
+    solver: Solver | None
+    model: Model | None = None
+    plan: Plan | None = None
+    max_nfe: int | None = None
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is drawn."""
+        return self.plan.stochastic if self.plan is not None else isinstance(self.dynamics, SDE)
+
+    @property
+    def calls(self) -> int:
+        """The number of model calls, as far as it is known beforehand."""
+        return (
+            self.plan.nfe
+            if self.plan is not None
+            else getattr(self.solver, "calls_per_step", 1) * (len(self.times) - 1)
+        )
+
+
+def prepare(
+    dynamics: Any,
+    times: Any,
+    solver: str | Solver | Plan,
+    *,
+    steps: int | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_nfe: int | None = None,
+) -> Problem:
+    """Check and resolve dynamics, grid and solver; makes no model call. Raises as `solve`."""
+    method = solvers.get(solver) if isinstance(solver, str) else solver
+    if not isinstance(method, (Solver, Plan)):
+        raise InterfaceError(
+            "solver",
+            got=method.__name__ if isinstance(method, type) else type(method).__name__,
+            expected="a solver's name, a solver object or a Plan",
+            fix="See sdekit.solvers.available() for names; make objects with sdekit.solvers.get(name, ...).",
+        )
+    _refuse_tolerances(rtol, atol)
+    if max_nfe is not None:
+        check_count("max_nfe", max_nfe)
+    affine = _as_affine(dynamics)
+    problem = (
+        _affine_problem(dynamics, *affine, times, steps, method) if affine else _bare(dynamics, times, steps, method)
+    )
+    if max_nfe is not None and problem.calls > max_nfe:
+        raise OptionError(
+            "max_nfe",
+            got=f"{max_nfe}, with a solve of {problem.calls} model calls",
+            expected=f"{problem.calls} or more",
+            fix="Use fewer steps or raise max_nfe.",
+        )
+    return problem
+
+
+def _as_affine(dynamics: Any) -> tuple[AffineSDE, Model, Stochasticity | None] | None:
+    """Process, model and stochasticity (None where the solver chooses), for what has a model of an affine process."""
+    if isinstance(dynamics, Model):
+        return dynamics.process, dynamics, None
+    if isinstance(dynamics, (AffineFlow, AffineReverse)):
+        return dynamics.process, dynamics.model, dynamics.stochasticity
+    if isinstance(dynamics, (SDE, ODE)):
+        return None
+    raise InterfaceError(
+        "dynamics",
+        got=type(dynamics).__name__,
+        expected="an SDE, an ODE, or a Model",
+        fix="Wrap a network in sdekit.Model, functions in sdekit.make_sde or sdekit.make_ode.",
+    )
+
+
+def _affine_problem(
+    dynamics: Any,
+    process: AffineSDE,
+    model: Model,
+    asked: Stochasticity | None,
+    times: Any,
+    steps: int | None,
+    method: Solver | Plan,
+) -> Problem:
+    grid = _affine_grid(process, times, steps)
+    if isinstance(method, Plan):
+        if method.times != tuple(grid):
+            raise OptionError(
+                "times", got="another grid than the plan's", expected="plan.times", fix="Pass plan.times."
+            )
+        return Problem(dynamics, grid, None, model, method)
+    if isinstance(method, PlanSolver):
+        tau = asked
+        if tau is None:
+            fixed = method.fixed_stochasticity
+            tau = (method.default_stochasticity if grid[1] < grid[0] else 0.0) if fixed is None else fixed
+        return Problem(dynamics, grid, method, model, method.plan(process, grid, tau))
+    tau = method.default_stochasticity if asked is None else asked
+    return _stepper_problem(process.reverse(model, tau) if asked is None else dynamics, grid, method)
+
+
+def _affine_grid(process: AffineSDE, times: Any, steps: int | None) -> list[float]:
+    grid = check_times(times, domain=process.domain)
+    if steps is None:
+        return grid
+    check_count("steps", steps)
+    _check_two_ends(grid)
+    high, low = max(grid), min(grid)
+    fine = grids.get(process.default_grid)(process, steps, t_start=high, t_end=low).tolist()
+    return fine if grid[0] > grid[1] else fine[::-1]
+
+
+def _bare(dynamics: Any, times: Any, steps: int | None, method: Solver | Plan) -> Problem:
+    grid = check_times(times, domain=dynamics.domain if isinstance(dynamics, AffineSDE) else None)
+    if steps is not None:
+        check_count("steps", steps)
+        _check_two_ends(grid)
+        grid = torch.linspace(grid[0], grid[1], steps + 1, dtype=torch.float64).tolist()
+        check_times(grid)
+    if not isinstance(method, Stepper):
+        raise SolverMismatchError(
+            "solver",
+            got=f"{_name(method)!r} for {type(dynamics).__name__}",
+            expected="a solver that needs only drift and diffusion: " + ", ".join(_fitting(dynamics)),
+            fix=f"{_name(method)!r} needs an affine process: pass a sdekit.Model or process.reverse(model).",
+        )
+    return _stepper_problem(dynamics, grid, method)
+
+
+def _stepper_problem(dynamics: Any, grid: list[float], method: Solver) -> Problem:
+    if isinstance(dynamics, SDE) and not _solves_sde(dynamics, method):
+        calculus = f"{dynamics.sde_type} SDE with {dynamics.noise_type} noise"
+        raise SolverMismatchError(
+            "solver",
+            got=f"{_name(method)!r} for {type(dynamics).__name__} ({calculus})",
+            expected="one of: " + (", ".join(_fitting(dynamics)) or "none is registered"),
+            fix="Choose one of them, or pass an ODE: sde.probability_flow(score).",
+        )
+    return Problem(dynamics, grid, method)
+
+
+def _solves_sde(dynamics: SDE, method: Any) -> bool:
+    # Ito and Stratonovich agree where the diffusion ignores the state.
+    return method.needs != "ode" and (dynamics.additive or dynamics.sde_type == getattr(method, "calculus", "ito"))
+
+
+def _fitting(dynamics: Any) -> list[str]:
+    steppers = [i.name for i in solvers.available() if isinstance(solvers.get(i.name), Stepper)]
+    if isinstance(dynamics, ODE):
+        return steppers
+    return [name for name in steppers if _solves_sde(dynamics, solvers.get(name))]
+
+
+def _name(method: Solver | Plan) -> str:
+    return method.solver if isinstance(method, Plan) else method.name or type(method).__name__
+
+
+def _check_two_ends(grid: list[float]) -> None:
+    if len(grid) != 2:
+        raise OptionError(
+            "steps", got=f"steps beside a grid of {len(grid)} times", expected="two ends", fix="Leave one of them out."
+        )
+
+
+def _refuse_tolerances(rtol: float | None, atol: float | None) -> None:
+    for argument, value in (("rtol", rtol), ("atol", atol)):
+        if value is None:
+            continue
+        number = finite_number(argument, value)
+        if number < 0 or (argument == "rtol" and number >= 1):
+            raise OptionError(
+                argument, got=repr(value), expected="0 <= rtol < 1 and atol >= 0", fix="Choose another value."
+            )
+        raise OptionError(
+            argument,
+            got=f"{value!r} with a fixed-step solver",
+            expected="no tolerance",
+            fix="Choose the error by the grid.",
+        )

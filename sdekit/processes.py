@@ -1,0 +1,86 @@
+"""The processes that the field names: VP, VE, EDM, rectified flow, Ornstein-Uhlenbeck, heat."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sdekit.affine import AffineSDE
+from sdekit.schedules import EDMSchedule, HeatSchedule, OUSchedule, RFSchedule, Schedule, VESchedule, VPSchedule
+
+__all__ = ["EDM", "VE", "VP", "Heat", "OrnsteinUhlenbeck", "RectifiedFlow"]
+
+
+class _Named(AffineSDE):
+    """An affine process that prints as the call that makes it."""
+
+    def __init__(
+        self, schedule: Schedule, t_min: float, t_max: float, t_end: float, default_grid: str, **shown: Any
+    ) -> None:
+        super().__init__(schedule, t_min=t_min, t_max=t_max, domain=(0.0, t_end), default_grid=default_grid)
+        object.__setattr__(self, "_shown", shown)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.__dict__["_shown"].items())
+        return f"{type(self).__name__}({arguments})"
+
+
+class VP(_Named):
+    """Variance preserving: dx = -beta/2 x dt + sqrt(beta) dW, beta(t) linear from beta_min to beta_max on [0, 1].
+
+    Song et al., Score-Based Generative Modeling through Stochastic Differential Equations, ICLR 2021, eq. 11 and 32.
+    The limit of DDPM's linear schedule. Sampling runs from t = 1 to t = 0.001 by default.
+    """
+
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
+        super().__init__(
+            VPSchedule(beta_min, beta_max), 1e-3, 1.0, 1.0, "half_log_snr", beta_min=beta_min, beta_max=beta_max
+        )
+
+
+class VE(_Named):
+    """Variance exploding: dx = g dW with sigma(t) = sigma_min (sigma_max / sigma_min)^t on [0, 1].
+
+    Song et al., ICLR 2021, eq. 9 and 30. sigma(0) = sigma_min is not 0: x at t = 0 is not yet data.
+    """
+
+    def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
+        super().__init__(
+            VESchedule(sigma_min, sigma_max), 0.0, 1.0, 1.0, "karras", sigma_min=sigma_min, sigma_max=sigma_max
+        )
+
+
+class EDM(_Named):
+    """sigma(t) = t, alpha = 1: dx = sqrt(2 t) dW. Sampling runs from t = 80 to t = 0.002 by default.
+
+    Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, NeurIPS 2022, Table 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(EDMSchedule(), 0.002, 80.0, math.inf, "karras")
+
+
+class RectifiedFlow(_Named):
+    """alpha = 1 - t, sigma = t: straight lines from data (t = 0) to noise (t = 1), both ends included.
+
+    Liu et al., Flow Straight and Fast, ICLR 2023; the optimal-transport path of Lipman et al., Flow Matching for
+    Generative Modeling, ICLR 2023, with time reversed so that data is at t = 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(RFSchedule(), 0.0, 1.0, 1.0, "uniform")
+
+
+class OrnsteinUhlenbeck(_Named):
+    """dx = -theta x dt + sigma dW. Sampling runs from t = 4 / theta to t = 0.001 / theta by default."""
+
+    def __init__(self, theta: float = 1.0, sigma: float = math.sqrt(2.0)) -> None:
+        schedule = OUSchedule(theta, sigma)
+        super().__init__(schedule, 1e-3 / theta, 4.0 / theta, math.inf, "half_log_snr", theta=theta, sigma=sigma)
+
+
+class Heat(_Named):
+    """dx = sigma dW: Brownian motion from the data, sigma(t) = sigma sqrt(t). Runs from t = 1 to t = 1e-6."""
+
+    def __init__(self, sigma: float = 1.0) -> None:
+        super().__init__(HeatSchedule(sigma), 1e-6, 1.0, math.inf, "karras", sigma=sigma)

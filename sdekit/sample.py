@@ -1,0 +1,162 @@
+"""Samples of a model: the prior, the grid, and a solve in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdekit import grids
+from sdekit.errors import InterfaceError, OptionError, ShapeError
+from sdekit.math.philox import PRIOR_STREAM, normals
+from sdekit.model import Model
+from sdekit.problem import prepare
+from sdekit.seeds import resolve_seed
+from sdekit.shapes import check_state, compute_dtype
+from sdekit.solve import solve
+from sdekit.solvers.base import Solver
+from sdekit.times import check_count, check_times
+
+__all__ = ["sample"]
+
+
+def sample(
+    model: Model,
+    shape: Sequence[int],
+    solver: str | Solver = "dpmpp_2m",
+    steps: int = 20,
+    *,
+    grid: str | Callable[..., Tensor] | Sequence[float] | Tensor | None = None,
+    seed: int | torch.Generator | None = None,
+    sample_ids: Sequence[int] | Tensor | None = None,
+    batch_size: int | None = None,
+    x_start: Tensor | None = None,
+    t_start: float | None = None,
+    conditioning: Mapping[str, Any] | None = None,
+    grad: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> Tensor:
+    """Draw samples: solve the model's process from noise to data.
+
+    Sample i depends on (seed, sample_ids[i]) and on the model alone: not on the batch around it, as far as the model is
+    row-wise. With `batch_size` every chunk is padded to that size, so that models with matrix products agree as well.
+
+    Args:
+        model: the model.
+        shape: (B, *shape) of the result.
+        solver: a name or a solver object.
+        steps: the number of steps; ignored where `grid` gives the times themselves.
+        grid: a grid's name, a function (process, steps) -> times, or the times; None takes the process's default grid.
+        seed: an int, a torch.Generator, or None, which draws one integer from torch's generator.
+        sample_ids: B integers; default 0..B-1.
+        batch_size: solve in chunks of this size.
+        x_start, t_start: begin at this state (B, *shape) and time instead of the prior; both or neither.
+        conditioning: keyword arguments of the network; tensors whose first axis is B are cut into chunks with the
+        samples. grad: record gradients; by default none are.
+        device, dtype: of the result; default x_start's, else torch's defaults.
+        **options: further options of `sdekit.solve`, such as noise=, checks=, progress=.
+
+    Returns:
+        The samples (B, *shape).
+
+    Raises:
+        SdekitError: before the first model call, as `solve`.
+    """
+    if not isinstance(model, Model):
+        raise InterfaceError(
+            "model",
+            got=type(model).__name__,
+            expected="a sdekit.Model",
+            fix="Wrap the network: sdekit.Model(net, process).",
+        )
+    sizes = _check_shape(shape, x_start, t_start)
+    times = _times(model, grid, steps, t_start)
+    prepare(model, times, solver)
+    key = resolve_seed(seed)
+    if x_start is not None:
+        device, dtype = x_start.device if device is None else device, dtype or x_start.dtype
+    ids = _check_ids(sample_ids, sizes[0], device)
+    chunk = sizes[0] if batch_size is None else check_count("batch_size", batch_size)
+    dtype = dtype or torch.get_default_dtype()
+    std = float(model.process.sigma(times[0]))
+    pieces = []
+    with nullcontext() if grad else torch.no_grad():
+        for part, real in _chunks(sizes[0], chunk, batch_size is not None):
+            rows = part.to(ids.device)
+            x = _prior(key, ids[rows], sizes[1:], std, dtype) if x_start is None else x_start[rows].to(device, dtype)
+            bound = {k: _rows(v, rows, sizes[0]) for k, v in (conditioning or {}).items()}
+            out = solve(model, x, times, solver, seed=key, sample_ids=ids[rows], **options, **bound)
+            pieces.append(out.x[:real])
+    return torch.cat(pieces) if pieces else torch.zeros(sizes, dtype=dtype, device=device)
+
+
+def _check_shape(shape: Any, x_start: Any, t_start: float | None) -> tuple[int, ...]:
+    if not isinstance(shape, Sequence) or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in shape):
+        raise ShapeError("shape", got=repr(shape), expected="(B, *shape) of whole numbers >= 0", fix="Pass a tuple.")
+    if not shape:
+        raise ShapeError("shape", got="()", expected="(B, *shape)", fix="Begin with the number of samples.")
+    if (x_start is None) != (t_start is None):
+        raise OptionError(
+            "x_start, t_start",
+            got="one of them",
+            expected="both or neither",
+            fix="Say at which time x_start is a state.",
+        )
+    if x_start is not None and tuple(check_state(x_start, "x_start").shape) != tuple(shape):
+        raise ShapeError("x_start", got=f"shape {tuple(x_start.shape)}", expected=f"{tuple(shape)}", fix="Match shape.")
+    return tuple(shape)
+
+
+def _times(model: Model, grid: Any, steps: int, t_start: float | None) -> list[float]:
+    process = model.process
+    if grid is None or isinstance(grid, str) or callable(grid):
+        make = grid if callable(grid) else grids.get(grid or process.default_grid)
+        ends = {} if t_start is None else {"t_start": t_start}
+        return check_times(make(process, check_count("steps", steps), **ends), argument="grid", domain=process.domain)
+    times = check_times(grid, argument="grid", domain=process.domain, direction="down")
+    if t_start is not None and times[0] != t_start:
+        raise OptionError(
+            "t_start", got=repr(t_start), expected=f"the grid's first time, {times[0]!r}", fix="Match them."
+        )
+    return times
+
+
+def _check_ids(sample_ids: Any, batch: int, device: Any) -> Tensor:
+    if sample_ids is None:
+        return torch.arange(batch, dtype=torch.int64, device=device)
+    ids = torch.as_tensor(sample_ids, device=device)
+    if ids.shape != (batch,) or ids.dtype.is_floating_point or ids.dtype == torch.bool:
+        raise ShapeError(
+            "sample_ids",
+            got=f"{ids.dtype} of shape {tuple(ids.shape)}",
+            expected=f"({batch},) integers",
+            fix="Match B.",
+        )
+    return ids.to(torch.int64)
+
+
+def _chunks(batch: int, size: int, pad: bool) -> Iterator[tuple[Tensor, int]]:
+    """Row indices of each chunk, padded with its last row to `size`, and how many of them are real."""
+    for start in range(0, batch, max(size, 1)):
+        rows = torch.arange(start, min(start + size, batch))
+        real = len(rows)
+        if pad and real < size:
+            rows = torch.cat([rows, rows[-1:].expand(size - real)])
+        yield rows, real
+
+
+def _prior(key: int, ids: Tensor, shape: tuple[int, ...], std: float, dtype: torch.dtype) -> Tensor:
+    size = int(torch.tensor(shape).prod()) if shape else 1
+    z = normals(key, ids, 0, size, stream=PRIOR_STREAM, dtype=compute_dtype(dtype), device=ids.device)
+    return (z.reshape(len(ids), *shape) * std).to(dtype)
+
+
+def _rows(value: Any, rows: Tensor, batch: int) -> Any:
+    """The chunk's part of a conditioning tensor; whatever does not have one row per sample is passed whole."""
+    per_sample = isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch
+    return value[rows.to(value.device)] if per_sample else value

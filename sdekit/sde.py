@@ -1,0 +1,154 @@
+"""Dynamics that a user brings: an SDE by its drift and diffusion, an ODE by its drift.
+
+Functions of time and state are f(t, x). The state x has shape (B, *shape); the time is a tensor that broadcasts against
+it, of shape () or (B, 1, ..., 1), in x's dtype but at least float32.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from sdekit.errors import InterfaceError, OptionError, suggest
+
+if TYPE_CHECKING:
+    from sdekit.model import Model
+
+__all__ = ["ODE", "SDE", "Score", "Stochasticity", "make_ode", "make_sde"]
+
+NoiseType = Literal["scalar", "diagonal", "general"]
+Score = Callable[[Tensor, Tensor], Tensor]
+Stochasticity = float | Callable[[float], float]
+
+_NOISE_TYPES = ("scalar", "diagonal", "general")
+_CALCULI = ("ito", "stratonovich")
+
+
+def _check_callable(argument: str, value: Any) -> None:
+    if not callable(value):
+        raise InterfaceError(
+            argument, got=type(value).__name__, expected=f"a function {argument}(t, x)", fix="Pass a callable."
+        )
+
+
+def _check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(argument, got=repr(value), expected=" or ".join(choices), fix=suggest(str(value), choices))
+
+
+class ODE(ABC):
+    """dx/dt = drift(t, x)."""
+
+    @abstractmethod
+    def drift(self, t: Tensor, x: Tensor) -> Tensor:
+        """The velocity at (t, x), same shape as x."""
+
+
+class SDE(ABC):
+    """dx = drift(t, x) dt + diffusion(t, x) dW.
+
+    Attributes:
+        noise_type: the shape of the diffusion. "scalar": () or (B, 1, ..., 1), a number times independent noise in each
+            coordinate; "diagonal": like x; "general": (B, *shape, m) for m Brownian motions.
+        additive: True if the diffusion ignores x.
+        sde_type: "ito" or "stratonovich".
+    """
+
+    noise_type: NoiseType = "diagonal"
+    additive: bool = False
+    sde_type: Literal["ito", "stratonovich"] = "ito"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _check_choice(f"{cls.__name__}.noise_type", cls.noise_type, _NOISE_TYPES)
+        _check_choice(f"{cls.__name__}.sde_type", cls.sde_type, _CALCULI)
+
+    @abstractmethod
+    def drift(self, t: Tensor, x: Tensor) -> Tensor:
+        """f(t, x), same shape as x."""
+
+    @abstractmethod
+    def diffusion(self, t: Tensor, x: Tensor) -> Tensor:
+        """g(t, x), of the shape that `noise_type` names."""
+
+    def reverse(self, score: Model | Score, stochasticity: Stochasticity = 1.0) -> SDE | ODE:
+        """The time reversal of this SDE, in the same t, to be solved downwards in time.
+
+        With D = g g^T and s = grad log p_t, the family of stochasticity kappa >= 0 is
+
+            dx = [f - (1 + kappa^2)/2 D s] dt + kappa g dW,    dt < 0,
+
+        every member of which has the marginals p_t of the forward SDE. kappa = 1 is Anderson's reverse SDE (Anderson,
+        Stoch. Proc. Appl. 12, 1982), kappa = 0 the probability-flow ODE (Song et al., ICLR 2021, eq. 13).
+
+        Args:
+            score: a Model, or a function score(t, x) with the shape of x.
+            stochasticity: kappa, a number or a function of t.
+
+        Returns:
+            An SDE; an ODE where stochasticity is the number 0.
+
+        Raises:
+            OptionError: for a negative or non-finite stochasticity, or for a diffusion that depends on x, whose
+                divergence would enter: set `additive = True` where it does not.
+            InterfaceError: for a score that is neither a Model nor callable.
+        """
+        from sdekit.reverse import derive_reverse
+
+        return derive_reverse(self, score, stochasticity)
+
+    def probability_flow(self, score: Model | Score) -> ODE:
+        """The ODE with the marginals of this SDE: `reverse(score, stochasticity=0)`."""
+        from sdekit.reverse import derive_flow
+
+        return derive_flow(self, score)
+
+
+@dataclass(frozen=True)
+class _FunctionODE(ODE):
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def drift(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.function(t, x)
+
+
+class _FunctionSDE(SDE):
+    def __init__(self, drift: Score, diffusion: Score, noise_type: NoiseType, sde_type: Any, additive: bool) -> None:
+        self._drift, self._diffusion = drift, diffusion
+        self.noise_type, self.sde_type, self.additive = noise_type, sde_type, additive
+
+    def drift(self, t: Tensor, x: Tensor) -> Tensor:
+        return self._drift(t, x)
+
+    def diffusion(self, t: Tensor, x: Tensor) -> Tensor:
+        return self._diffusion(t, x)
+
+
+def make_ode(drift: Callable[[Tensor, Tensor], Tensor]) -> ODE:
+    """An ODE from a function drift(t, x). Raises InterfaceError if it is not callable."""
+    _check_callable("drift", drift)
+    return _FunctionODE(drift)
+
+
+def make_sde(
+    drift: Score,
+    diffusion: Score,
+    noise_type: NoiseType = "diagonal",
+    sde_type: Literal["ito", "stratonovich"] = "ito",
+    additive: bool = False,
+) -> SDE:
+    """An SDE from functions drift(t, x) and diffusion(t, x); the rest as the attributes of `SDE`.
+
+    Raises:
+        InterfaceError: if drift or diffusion is not callable.
+        OptionError: for an unknown noise_type or sde_type.
+    """
+    _check_callable("drift", drift)
+    _check_callable("diffusion", diffusion)
+    _check_choice("noise_type", noise_type, _NOISE_TYPES)
+    _check_choice("sde_type", sde_type, _CALCULI)
+    return _FunctionSDE(drift, diffusion, noise_type, sde_type, bool(additive))

@@ -1,0 +1,96 @@
+"""Shapes and dtypes: one place for how a time broadcasts against a state and in which precision a state is computed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdekit.errors import InterfaceError, OptionError, ShapeError
+
+__all__ = [
+    "as_float64",
+    "check_state",
+    "compute_dtype",
+    "expand_time",
+    "finite_number",
+    "time_like",
+    "uninitialised_like",
+]
+
+_STATE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_state(x: Any, argument: str = "x") -> Tensor:
+    """A state is a floating tensor (B, *shape) of rank 1 or more. Raises InterfaceError or ShapeError."""
+    if not isinstance(x, Tensor):
+        raise InterfaceError(
+            argument,
+            got=type(x).__name__,
+            expected="a torch.Tensor of shape (B, *shape)",
+            fix="Convert it, for example with torch.as_tensor.",
+        )
+    if x.dtype not in _STATE_DTYPES:
+        raise InterfaceError(
+            argument,
+            got=f"dtype {x.dtype}",
+            expected="float16, bfloat16, float32 or float64",
+            fix=f"Convert it: {argument}.to(torch.float32).",
+        )
+    if x.ndim < 1:
+        raise ShapeError(
+            argument,
+            got="shape ()",
+            expected="(B, *shape) of rank 1 or more",
+            fix=f"Add a batch axis: {argument}[None].",
+        )
+    return x
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a state of `dtype` is accumulated: half precisions in float32."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def finite_number(argument: str, value: Any, *, positive: bool = False) -> float:
+    """`value` as a finite float, greater than zero if asked. Raises InterfaceError or OptionError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InterfaceError(argument, got=repr(value), expected="a number", fix="Pass a Python float.")
+    if not math.isfinite(value) or (positive and value <= 0):
+        kind = "a finite number greater than 0" if positive else "a finite number"
+        raise OptionError(argument, got=repr(value), expected=kind, fix="Choose another value.")
+    return float(value)
+
+
+def as_float64(t: Any) -> Tensor:
+    """Times as a float64 tensor of the same shape and device; numbers become 0-d tensors on the host."""
+    return t.to(torch.float64) if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
+
+
+def expand_time(t: float | Tensor, x: Tensor) -> Tensor:
+    """A time, shape (), (B,) or (B, 1, ..., 1), reshaped so that it broadcasts against x (B, *shape); dtype kept."""
+    if not isinstance(t, Tensor):
+        return torch.tensor(t, dtype=torch.float64, device=x.device)
+    t = t.to(x.device)
+    if t.ndim == 0:
+        return t
+    if t.shape[0] not in (1, x.shape[0]) or t.numel() != t.shape[0]:
+        raise ShapeError(
+            "t",
+            got=f"shape {tuple(t.shape)} beside a state of shape {tuple(x.shape)}",
+            expected=f"(), ({x.shape[0]},) or ({x.shape[0]}, 1, ..., 1)",
+            fix="Pass one time for all samples, or one per sample. The order of arguments is (t, x).",
+        )
+    return t.reshape(t.shape[0], *(1,) * (x.ndim - 1))
+
+
+def time_like(t: float | Tensor, x: Tensor) -> Tensor:
+    """The time that user code receives: broadcasts against x, in x's dtype but at least float32."""
+    return expand_time(t, x).to(compute_dtype(x.dtype))
+
+
+def uninitialised_like(x: Tensor) -> Tensor:
+    """A buffer like x whose content must be overwritten before it is read: the only place that makes one."""
+    return torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -1,0 +1,106 @@
+"""What a solve returns, and what a callback sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Partial", "Run", "Solution", "Status", "StepInfo"]
+
+
+class Status(IntEnum):
+    """How the solve of one sample ended."""
+
+    SUCCESS = 0
+    NON_FINITE = 1
+    STOPPED = 2
+
+    @property
+    def message(self) -> str:
+        """What it means and what to do."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.SUCCESS: "reached the last time",
+    Status.NON_FINITE: "NaN or infinity appeared; the row is NaN. Solve it with on_failure='raise' to see where",
+    Status.STOPPED: "stopped by the callback before the last time",
+}
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The result of `sdekit.solve`.
+
+    Attributes:
+        x: the final state (B, *shape), in the dtype and on the device of the start.
+        xs: the saved states (saved, B, *shape).
+        t: their times, float64.
+        nfe, steps, rejected, status: per sample, (B,), int64; status holds `Status` values.
+        success: whether every sample reached the last time.
+        message: what happened, in words.
+        route: "plan" or "step".
+        provenance: everything needed to repeat the solve: solver, options, seed, grid, dtypes, versions.
+    """
+
+    x: Tensor
+    xs: Tensor
+    t: Tensor
+    nfe: Tensor
+    steps: Tensor
+    rejected: Tensor
+    status: Tensor
+    route: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def success(self) -> bool:
+        return bool((self.status == Status.SUCCESS).all())
+
+    @property
+    def message(self) -> str:
+        counts = {s: int((self.status == s).sum()) for s in Status}
+        return "; ".join(f"{n} sample(s): {s.message}" for s, n in counts.items() if n) or "no samples"
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What a callback is given after each step; return True from the callback to stop the solve.
+
+    Attributes:
+        i: the index of the step.
+        t, t_next: its ends.
+        x: the state at t_next, a copy.
+        denoised: the last data prediction of the step, or None where there is none.
+        nfe: model calls so far.
+    """
+
+    i: int
+    t: float
+    t_next: float
+    x: Tensor
+    denoised: Tensor | None
+    nfe: int
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What a failed solve had reached: the state at the last grid time passed, that time, and the model calls made."""
+
+    x: Tensor
+    t: float
+    nfe: int
+
+
+@dataclass
+class Run:
+    """What a loop gives: the state, saved states by grid index, calls, steps, and whether a callback stopped it."""
+
+    x: Tensor
+    saved: dict[int, Tensor] = field(default_factory=dict)
+    nfe: int = 0
+    steps: int = 0
+    stopped: bool = False

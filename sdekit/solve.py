@@ -1,0 +1,260 @@
+"""One entry for every solver: all checks first, then the plan route or the step route."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdekit.errors import InterfaceError, NonFiniteError, OptionError, UnknownNameError, suggest
+from sdekit.execute import execute
+from sdekit.execute.binding import bind
+from sdekit.integrate import integrate
+from sdekit.model import Model
+from sdekit.monitor import Monitor
+from sdekit.noise import NoiseSource, make_noise
+from sdekit.plan import Plan
+from sdekit.plan.coefficients import check_fits
+from sdekit.problem import Problem, prepare
+from sdekit.progress import progress_bar
+from sdekit.sde import ODE, SDE
+from sdekit.seeds import resolve_seed
+from sdekit.shapes import check_state
+from sdekit.solution import Run, Solution, Status, StepInfo
+from sdekit.solvers.base import Solver
+from sdekit.version import __version__
+
+__all__ = ["solve"]
+
+_CHECKS = ("full", "end", "off")
+_FAILURE = ("raise", "mask")
+
+
+def solve(
+    dynamics: SDE | ODE | Model,
+    x: Tensor,
+    times: Sequence[float] | Tensor,
+    solver: str | Solver | Plan,
+    *,
+    steps: int | None = None,
+    seed: int | torch.Generator | None = None,
+    noise: str | NoiseSource = "step",
+    sample_ids: Tensor | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_nfe: int | None = None,
+    save: str | Sequence[float] | Tensor = "final",
+    on_failure: str = "raise",
+    checks: str = "full",
+    callback: Callable[[StepInfo], Any] | None = None,
+    progress: Any = None,
+    **conditioning: Any,
+) -> Solution:
+    """Solve an SDE, an ODE or a model's process from x at times[0] to times[-1].
+
+    Args:
+        dynamics: an SDE, an ODE, the reverse or flow of a process, or a Model, which stands for its process run in
+            reverse with the stochasticity that the solver's name implies, else 0.
+        x: the start (B, *shape); not changed.
+        times: the grid, or its two ends together with `steps`. Samplers go down in time.
+        solver: a registered name, a solver object or a Plan.
+        steps: the number of steps between two ends, on the process's default grid, or equal steps in t.
+        seed: an int, a torch.Generator, or None, which draws one integer from torch's generator and records it.
+        noise: "step", keyed by (seed, sample id, step); "plain", torch's generator; or an object with
+            fill(out, step, stream).
+        sample_ids: (B,) integers that key each sample's noise; default 0..B-1.
+        rtol, atol: for adaptive solvers; an error with fixed steps.
+        max_nfe: refuse to start where more model calls would be made.
+        save: "final", "all", or grid times whose states are kept in `xs`.
+        on_failure: "raise", or "mask": rows that fail become NaN with their status set, the others are not affected.
+        checks: "full" looks at every model output for NaN, "end" once at the end (a failure is then located by running
+            again), "off" never.
+        callback: called with a `StepInfo` after each step; returning True stops.
+        progress: True for a progress bar, or an object with update(n).
+        **conditioning: passed to the network at every call.
+
+    Returns:
+        A `Solution`.
+
+    Raises:
+        SdekitError: before the first model call, for anything that cannot be solved as asked; NonFiniteError during
+            it, naming sample, step and time.
+    """
+    problem = prepare(dynamics, times, solver, steps=steps, rtol=rtol, atol=atol, max_nfe=max_nfe)
+    check_state(x)
+    _check_choice("on_failure", on_failure, _FAILURE)
+    _check_choice("checks", checks, _CHECKS)
+    _check_callable("callback", callback)
+    _check_conditioning(problem, conditioning)
+    saved = _saved_indices(save, problem.times)
+    if problem.plan is not None and problem.model is not None:
+        _check_plan_fits(problem.plan, x)
+        bind(problem.plan, problem.model)
+    key = resolve_seed(seed) if problem.stochastic else None
+
+    def run(level: str, told: Callable[[StepInfo], Any] | None) -> tuple[Run, Monitor]:
+        source = None if key is None else make_noise(noise, key, sample_ids, len(x), x.device)
+        monitor = Monitor(x, level, on_failure == "mask")
+        monitor.state(x, 0, problem.times[0], "x")
+        with progress_bar(progress if told is callback else None, problem.calls) as advance:
+            return _run(problem, x, source, monitor, saved, told, advance, conditioning), monitor
+
+    try:
+        result, monitor = run(checks, callback)
+    except NonFiniteError:
+        if checks == "end":
+            # One flag was read at the end: run again, with the same noise, to say where it began.
+            run("full", None)
+        raise
+    provenance = _provenance(problem, x, key, noise, checks)
+    return _solution(problem, x, result, monitor, saved, provenance)
+
+
+def _check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        expected = ", ".join(repr(c) for c in choices)
+        raise OptionError(argument, got=repr(value), expected=expected, fix=suggest(str(value), choices))
+
+
+def _check_callable(argument: str, value: Any) -> None:
+    if value is not None and not callable(value):
+        raise InterfaceError(argument, got=type(value).__name__, expected="a function or None", fix="Pass a callable.")
+
+
+def _check_conditioning(problem: Problem, conditioning: dict[str, Any]) -> None:
+    """Keywords that nothing would read are errors: mistyped options land here."""
+    if not conditioning:
+        return
+    known = [
+        p for p in inspect.signature(solve).parameters if p not in ("dynamics", "x", "times", "solver", "conditioning")
+    ]
+    if problem.plan is not None and problem.model is not None:
+        accepted = _keywords(problem.model.net)
+        if accepted is None:
+            return
+        unread = [name for name in conditioning if name not in accepted]
+        known += sorted(accepted)
+    else:
+        unread = list(conditioning)
+    if unread:
+        raise UnknownNameError(
+            unread[0],
+            got="an argument that neither solve nor the network takes",
+            expected="a known one",
+            fix=suggest(unread[0], known),
+        )
+
+
+def _keywords(net: Any) -> set[str] | None:
+    """The names that a network takes by keyword; None if it takes any, or does not say."""
+    try:
+        parameters = inspect.signature(getattr(net, "forward", net)).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+
+
+def _saved_indices(save: Any, times: list[float]) -> list[int]:
+    last = len(times) - 1
+    if isinstance(save, str):
+        _check_choice("save", save, ("final", "all"))
+        return [last] if save == "final" else list(range(last + 1))
+    wanted = [float(t) for t in (save.tolist() if hasattr(save, "tolist") else save)]
+    missing = [t for t in wanted if t not in times]
+    if missing:
+        raise OptionError(
+            "save",
+            got=f"t = {missing[0]!r}, which is not a grid time",
+            expected="'final', 'all' or times of the grid",
+            fix="Fixed steps land on grid times only: put the time into the grid.",
+        )
+    return sorted(times.index(t) for t in wanted)
+
+
+def _check_plan_fits(plan: Plan, x: Tensor) -> None:
+    for row in plan.rows:
+        for combination in row.combinations():
+            for coefficient in combination.coefficients():
+                check_fits(coefficient, tuple(x.shape[1:]))
+
+
+def _run(
+    problem: Problem,
+    x: Tensor,
+    source: NoiseSource | None,
+    monitor: Monitor,
+    saved: list[int],
+    callback: Callable[[StepInfo], Any] | None,
+    advance: Callable[[int], Any] | None,
+    conditioning: dict[str, Any],
+) -> Run:
+    if problem.plan is not None and problem.model is not None:
+        return execute(
+            problem.plan,
+            problem.model,
+            x,
+            source,
+            monitor,
+            save=saved,
+            callback=callback,
+            advance=advance,
+            conditioning=conditioning,
+        )
+    stepper: Any = problem.solver
+    return integrate(
+        problem.dynamics, stepper, x, problem.times, source, monitor, save=saved, callback=callback, advance=advance
+    )
+
+
+def _solution(
+    problem: Problem, x: Tensor, run: Run, monitor: Monitor, saved: list[int], provenance: dict[str, Any]
+) -> Solution:
+    final = run.x.to(x.dtype)
+    status = torch.full(
+        (len(x),), int(Status.STOPPED if run.stopped else Status.SUCCESS), dtype=torch.int64, device=x.device
+    )
+    if bool(monitor.failed.any()):
+        shape = (-1, *(1,) * (x.ndim - 1))
+        final = torch.where(monitor.failed.reshape(shape), torch.full_like(final, torch.nan), final)
+        status[monitor.failed] = int(Status.NON_FINITE)
+    # The last state stands in for grid times that a stopped run did not reach only where it is the one asked for.
+    kept = [i for i in saved if i in run.saved or i == run.steps]
+    states = [final if i == run.steps else run.saved[i] for i in kept] or [final]
+    times = [problem.times[i] for i in kept] or [problem.times[run.steps]]
+
+    def per_sample(value: int) -> Tensor:
+        return torch.full((len(x),), value, dtype=torch.int64, device=x.device)
+
+    return Solution(
+        x=final,
+        xs=torch.stack(states),
+        t=torch.tensor(times, dtype=torch.float64),
+        nfe=per_sample(run.nfe),
+        steps=per_sample(run.steps),
+        rejected=per_sample(0),
+        status=status,
+        route="plan" if problem.plan is not None else "step",
+        provenance=provenance,
+    )
+
+
+def _provenance(problem: Problem, x: Tensor, key: int | None, noise: Any, checks: str) -> dict[str, Any]:
+    solver = problem.plan.solver if problem.plan is not None else problem.solver.label if problem.solver else ""
+    return {
+        "solver": solver,
+        "dynamics": repr(problem.dynamics if problem.model is None else problem.model),
+        "times": list(problem.times),
+        "seed": key,
+        "noise": None if key is None else noise if isinstance(noise, str) else repr(noise),
+        "checks": checks,
+        "dtype": str(x.dtype),
+        "device": str(x.device),
+        "shape": tuple(x.shape),
+        "versions": {"sdekit": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }

@@ -1,0 +1,32 @@
+"""The registry of solvers; importing this package registers those that come with sdekit."""
+
+from __future__ import annotations
+
+from sdekit.solvers import adams, ddim, edm, euler_maruyama, runge_kutta  # noqa: F401  (registration)
+from sdekit.solvers.base import (
+    Increments,
+    Order,
+    PlanSolver,
+    Solver,
+    SolverInfo,
+    Stepper,
+    StepResult,
+    available,
+    get,
+    info,
+    register,
+)
+
+__all__ = [
+    "Increments",
+    "Order",
+    "PlanSolver",
+    "Solver",
+    "SolverInfo",
+    "StepResult",
+    "Stepper",
+    "available",
+    "get",
+    "info",
+    "register",
+]

@@ -1,0 +1,280 @@
+"""What a solver is: a maker of plans, a stepper, or both; and the registry of their names."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from sdekit.affine import AffineSDE
+from sdekit.errors import InterfaceError, SolverMismatchError
+from sdekit.plan import Plan, Row
+from sdekit.registry import Registry, check_options
+from sdekit.reverse import stochasticity_at
+from sdekit.sde import Stochasticity
+from sdekit.times import check_times
+
+__all__ = [
+    "Increments",
+    "Order",
+    "PlanSolver",
+    "Solver",
+    "SolverInfo",
+    "StepResult",
+    "Stepper",
+    "available",
+    "get",
+    "info",
+    "register",
+]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Declared orders of convergence of the default start-up and last step; None where one makes no sense.
+
+    Args:
+        deterministic: of the error against the exact flow, at stochasticity 0.
+        weak, strong: of the law and of the paths, at stochasticity > 0.
+        note: what limits them: start-up, last step, grid.
+    """
+
+    deterministic: int | None = None
+    weak: float | None = None
+    strong: float | None = None
+    note: str = ""
+
+
+class Solver:
+    """What plan solvers and steppers share.
+
+    Attributes:
+        family, reference: for tables; the reference names the source of the formula.
+        declared: the orders; the conformance tests enforce them.
+        fixed_stochasticity: the stochasticity that the method's name implies, or None if it takes the problem's.
+        default_stochasticity: what a method without a fixed one takes when it is given a bare Model.
+    """
+
+    name: ClassVar[str] = ""
+    family: ClassVar[str] = "user"
+    reference: ClassVar[str] = ""
+    declared: Order = Order()
+    fixed_stochasticity: float | None = None
+    default_stochasticity: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The name with its options: "heun(clock='rho')"."""
+        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items())
+        return f"{self.name or type(self).__name__}({options})"
+
+
+class PlanSolver(Solver, ABC):
+    """A fixed-step sampler of affine processes, written as rows of coefficients."""
+
+    @abstractmethod
+    def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
+        """The program: one row per model call; see `sdekit.plan.rows`."""
+
+    def noise_clock(
+        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
+    ) -> tuple[float, ...] | None:
+        """The time of the Brownian path whose exact increments the steps' noises are, or None."""
+        return None
+
+    def plan(
+        self, process: AffineSDE, times: Sequence[float] | Tensor, stochasticity: Stochasticity | None = None
+    ) -> Plan:
+        """The program of this solver on a grid; no model is needed.
+
+        Args:
+            times: the grid, decreasing for sampling; increasing grids run the probability flow upwards.
+            stochasticity: kappa of the reverse SDE; None takes the solver's own, or 0.
+
+        Raises:
+            OptionError: for a grid that breaks its contract, or on which a coefficient is infinite.
+            SolverMismatchError: for a stochasticity that the solver cannot have.
+        """
+        if not isinstance(process, AffineSDE):
+            raise InterfaceError(
+                "process", got=type(process).__name__, expected="an affine process", fix="Plans need alpha and sigma."
+            )
+        grid = check_times(times, domain=process.domain)
+        tau = self.resolve_stochasticity(stochasticity)
+        if tau != 0 and grid[1] > grid[0]:
+            raise SolverMismatchError(
+                "times",
+                got=f"increasing times with stochasticity {tau!r}",
+                expected="decreasing times for a reverse SDE",
+                fix="Reverse the grid, or use stochasticity 0.",
+            )
+        (a0, s0), (a1, s1) = ((v.alpha, v.sigma) for v in process.levels([grid[0], grid[-1]]))
+        return Plan(
+            solver=self.label,
+            times=tuple(grid),
+            rows=tuple(self.rows(process, grid, tau)),
+            start=(a0, s0),
+            end=(a1, s1),
+            process=repr(process),
+            clock=self.noise_clock(process, grid, tau) if tau != 0 else None,
+        )
+
+    def resolve_stochasticity(self, asked: Stochasticity | None) -> Stochasticity:
+        """The stochasticity to plan with: the one asked for, checked against the one that the name implies."""
+        fixed = self.fixed_stochasticity
+        if asked is None:
+            return 0.0 if fixed is None else fixed
+        if not callable(asked):
+            asked = stochasticity_at(asked, float("nan"))
+        if fixed is not None and asked != fixed:
+            raise SolverMismatchError(
+                "stochasticity",
+                got=f"{asked!r} with solver {self.name or type(self).__name__!r}",
+                expected=f"{fixed:g}, which the solver implies",
+                fix="Pass the Model itself, the reverse() of that stochasticity, or a solver that takes any: "
+                + ", ".join(sorted(n for n in _REGISTRY if _any_stochasticity(_REGISTRY.get(n))))
+                + ".",
+            )
+        return asked
+
+
+class Increments(NamedTuple):
+    """Brownian increments over one step: W = W(t1) - W(t0), the shape of x or (B, m) for general noise."""
+
+    W: Tensor
+
+
+class StepResult(NamedTuple):
+    """What a step returns: the new state, an error estimate or None, and what the next step may reuse or None."""
+
+    x: Tensor
+    error: Tensor | None = None
+    state: Any = None
+
+
+class Stepper(Solver, ABC):
+    """A one-step method for dynamics given by drift and diffusion."""
+
+    needs: ClassVar[str] = "sde"
+    """"ode" for methods that solve dx/dt = drift only."""
+
+    @abstractmethod
+    def step(
+        self, dynamics: Any, t0: float, t1: float, x: Tensor, increments: Increments | None, state: Any
+    ) -> StepResult | tuple[Tensor, Tensor | None, Any]:
+        """From (t0, x) to t1, either direction of time.
+
+        Args:
+            dynamics: has drift(t, x), diffusion(t, x) and, for SDEs, diffuse(t, x, W) = g(t, x) W; t may be a float.
+            x: (B, *shape), not to be changed in place.
+            increments: Brownian increments, None for an ODE.
+            state: what the previous step returned, None at the first.
+        """
+
+
+@dataclass(frozen=True)
+class SolverInfo:
+    """What the registry knows of a solver. `nfe_per_step` counts the calls of an interior step."""
+
+    name: str
+    aliases: tuple[str, ...]
+    family: str
+    order: Order
+    nfe_per_step: int
+    stochastic: bool
+    adaptive: bool
+    needs: str
+    reference: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+_REGISTRY: Registry[type[Solver]] = Registry("solver")
+S = TypeVar("S", bound=type[Solver])
+
+
+def register(name: str, *, aliases: tuple[str, ...] = ()) -> Callable[[S], S]:
+    """Class decorator: make a `PlanSolver` or `Stepper` available by name.
+
+    Raises:
+        InterfaceError: for a class that is neither.
+        OptionError: for a name that is taken.
+    """
+
+    def decorate(cls: S) -> S:
+        if not (isinstance(cls, type) and issubclass(cls, (PlanSolver, Stepper))):
+            raise InterfaceError(
+                "register",
+                got=repr(cls),
+                expected="a subclass of PlanSolver or Stepper",
+                fix="Derive from one of them.",
+            )
+        _REGISTRY.register(name, cls, aliases)
+        cls.name = name
+        return cls
+
+    return decorate
+
+
+def get(name: str, **options: Any) -> Any:
+    """A solver by name or alias, with its options.
+
+    Raises:
+        UnknownNameError: for an unknown name or option, with near ones suggested.
+    """
+    cls = _REGISTRY.get(name)
+    check_options(_REGISTRY.resolve(name), cls.__init__, options)
+    return cls(**options)
+
+
+def available() -> list[SolverInfo]:
+    """All registered solvers with their default options, by name."""
+    return [info(name) for name in sorted(_REGISTRY)]
+
+
+def info(name: str, **options: Any) -> SolverInfo:
+    """What is known of a solver with these options. Raises UnknownNameError."""
+    key = _REGISTRY.resolve(name)
+    solver = get(key, **options)
+    calls, stochastic = _measure(solver)
+    return SolverInfo(
+        name=key,
+        aliases=_REGISTRY.aliases(key),
+        family=solver.family,
+        order=solver.declared,
+        nfe_per_step=calls,
+        stochastic=stochastic,
+        adaptive=False,
+        needs=_needs(solver),
+        reference=solver.reference,
+        options=dict(vars(solver)),
+    )
+
+
+def _needs(solver: Solver) -> str:
+    kinds = []
+    if isinstance(solver, PlanSolver):
+        kinds.append("an affine process")
+    if isinstance(solver, Stepper):
+        kinds.append("any ODE" if solver.needs == "ode" else "any SDE")
+    return " or ".join(kinds)
+
+
+def _measure(solver: Solver) -> tuple[int, bool]:
+    """Calls of an interior step and whether noise is drawn, read off a small plan; 1 call for a bare stepper."""
+    if not isinstance(solver, PlanSolver):
+        return getattr(solver, "calls_per_step", 1), getattr(solver, "needs", "sde") == "sde"
+    from sdekit.processes import EDM
+
+    fixed = solver.fixed_stochasticity
+    tau = solver.default_stochasticity if fixed is None else fixed
+    steps = 8
+    plan = solver.plan(EDM(), [2.0 ** (1 - i) for i in range(steps + 1)], tau)
+    # The last full step but one: past every start-up.
+    return sum(row.step == steps - 2 for row in plan.rows), plan.stochastic
+
+
+def _any_stochasticity(cls: type[Solver]) -> bool:
+    return issubclass(cls, PlanSolver) and cls.__dict__.get("fixed_stochasticity", cls.fixed_stochasticity) is None

@@ -1,0 +1,125 @@
+"""DDIM and DDPM: one model call a step, the data prediction held constant over it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sdekit.affine import AffineSDE, Level
+from sdekit.errors import OptionError, suggest
+from sdekit.plan import DATA, Row, commit
+from sdekit.sde import Stochasticity
+from sdekit.shapes import finite_number
+from sdekit.solvers.base import Order, PlanSolver, register
+
+__all__ = ["DDIM", "DDPM", "ddim_row", "snr_clock"]
+
+
+def ddim_row(step: int, s: Level, t: Level, eta: float = 0.0) -> Row:
+    """x_t = alpha_t data + sigma_t sqrt(1 - eta^2 q) noise + eta sigma_t sqrt(q) z, q = 1 - e^{-2h}, h = lambda_t -
+    lambda_s.
+
+    Written with E = data and a = (sigma_t / sigma_s) sqrt(1 - eta^2 q) it is x_t = a x + (alpha_t - a alpha_s) E +
+    noise, which is finite for alpha_s = 0 and for sigma_t = 0.
+    """
+    if t.sigma == 0:
+        return commit(step, s, DATA, 0.0, {0: t.alpha})
+    h = t.half_log_snr - s.half_log_snr
+    q = -math.expm1(-2 * h)
+    kept = math.sqrt(max(1 - eta**2 * q, 0.0)) if eta < 1 else math.exp(-h)
+    a = (t.sigma / s.sigma) * kept
+    # alpha_t - a alpha_s = alpha_t (1 - e^{-h} kept), without the subtraction.
+    b = -t.alpha * math.expm1(-h + math.log(kept)) if kept > 0 else t.alpha
+    return commit(step, s, DATA, a, {0: b}, {0: eta * t.sigma * math.sqrt(max(q, 0.0))} if eta else None)
+
+
+def snr_clock(process: AffineSDE, times: list[float], tau: Stochasticity) -> tuple[float, ...] | None:
+    """e^{2 tau^2 lambda} at each time: the noise of constant tau is an increment of a Brownian path in this clock."""
+    if callable(tau):
+        return None
+    return tuple(math.exp(2 * tau**2 * level.half_log_snr) for level in process.levels(times))
+
+
+@register("ddim")
+@dataclass(frozen=True)
+class DDIM(PlanSolver):
+    """Denoising diffusion implicit models (Song, Meng and Ermon, ICLR 2021, eq. 12 and 16).
+
+    Args:
+        eta: 0 for the probability flow, 1 for DDPM; fixed eta tends to the reverse SDE of stochasticity eta.
+    """
+
+    family: ClassVar[str] = "DDIM"
+    reference: ClassVar[str] = "Song, Meng and Ermon, Denoising Diffusion Implicit Models, ICLR 2021, eq. 12 and 16"
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        eta = finite_number("eta", self.eta)
+        if not 0 <= eta <= 1:
+            raise OptionError(
+                "eta", got=repr(self.eta), expected="a number in [0, 1]", fix="0 is deterministic, 1 is DDPM."
+            )
+
+    @property
+    def declared(self) -> Order:  # type: ignore[override]
+        return Order(deterministic=1) if self.eta == 0 else Order(weak=1, strong=1)
+
+    @property
+    def fixed_stochasticity(self) -> float:  # type: ignore[override]
+        return float(self.eta)
+
+    def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
+        levels = process.levels(times)
+        return [ddim_row(n, s, t, self.eta) for n, (s, t) in enumerate(itertools.pairwise(levels))]
+
+    def noise_clock(
+        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
+    ) -> tuple[float, ...] | None:
+        # For eta < 1 the noise of a step depends on its length: no common path.
+        return snr_clock(process, times, 1.0) if self.eta == 1 else None
+
+
+@register("ddpm")
+@dataclass(frozen=True)
+class DDPM(PlanSolver):
+    """Ancestral sampling (Ho, Jain and Abbeel, NeurIPS 2020, eq. 6-7): exact for a point mass, or for N(0, I) on VP.
+
+    With q = 1 - e^{-2h}: mean (sigma_t / sigma_s) e^{-h} x + alpha_t q data, variance by choice.
+
+    Args:
+        variance: "beta_tilde", sigma_t^2 q, or "beta", sigma_s^2 q. No noise is added where sigma_t = 0.
+    """
+
+    family: ClassVar[str] = "DDIM"
+    reference: ClassVar[str] = "Ho, Jain and Abbeel, Denoising Diffusion Probabilistic Models, NeurIPS 2020, eq. 6-7"
+    declared: ClassVar[Order] = Order(weak=1, strong=1)
+    fixed_stochasticity: ClassVar[float] = 1.0
+
+    variance: str = "beta_tilde"
+
+    def __post_init__(self) -> None:
+        choices = ("beta_tilde", "beta")
+        if self.variance not in choices:
+            fix = suggest(str(self.variance), choices)
+            raise OptionError("variance", got=repr(self.variance), expected="'beta_tilde' or 'beta'", fix=fix)
+
+    def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
+        levels = process.levels(times)
+        return [self._row(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(levels))]
+
+    def _row(self, step: int, s: Level, t: Level) -> Row:
+        if t.sigma == 0:
+            return commit(step, s, DATA, 0.0, {0: t.alpha})
+        h = t.half_log_snr - s.half_log_snr
+        q = -math.expm1(-2 * h)
+        std = (t.sigma if self.variance == "beta_tilde" else s.sigma) * math.sqrt(q)
+        return commit(step, s, DATA, t.sigma / s.sigma * math.exp(-h), {0: t.alpha * q}, {0: std})
+
+    def noise_clock(
+        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
+    ) -> tuple[float, ...] | None:
+        return snr_clock(process, times, 1.0)

@@ -1,0 +1,212 @@
+"""Exponential Adams methods in lambda: DPM-Solver++(nM), SA-Solver's predictor and their relatives, of any order.
+
+Step s -> t, h = lambda_t - lambda_s, tau the stochasticity, I = int tau^2 dlambda over the step. The exact solutions
+
+    data:   x_t = (sigma_t / sigma_s) e^{-I} x_s + sigma_t int (1 + tau^2) e^{lambda} e^{-int_lambda^{lambda_t} tau^2}
+    data dlambda
+                  + sigma_t sqrt(1 - e^{-2I}) z
+    noise:  x_t = (alpha_t / alpha_s) x_s - alpha_t int (1 + tau^2) e^{-lambda} noise dlambda
+                  + alpha_t sqrt(2 int tau^2 e^{-2 lambda} dlambda) z
+
+become methods by interpolating the prediction through its latest values (Lu et al., DPM-Solver++, 2022; Xue et al.,
+SA-Solver, NeurIPS 2023; Hochbruck and Ostermann, Acta Numerica 2010, section 2 for exponential multistep methods).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sdekit.affine import AffineSDE, Level
+from sdekit.math.interpolation import exponential_weights, interpolation_weights
+from sdekit.math.phi import phis
+from sdekit.math.quadrature import gauss_legendre
+from sdekit.plan import DATA, NOISE, Row, commit, stage
+from sdekit.reverse import stochasticity_at
+from sdekit.sde import Stochasticity
+
+__all__ = ["ExponentialStep", "exponential_step", "krogstad_rows", "multistep_rows"]
+
+_QUADRATURE = 20
+
+
+@dataclass(frozen=True)
+class ExponentialStep:
+    """One step's linear part, noise and weights: x_t = scale x_s + sum b_j E_j + std z."""
+
+    scale: float
+    std: float
+    total: float
+    """sum b_j: what a constant prediction contributes."""
+    weights: Callable[[list[float]], list[float]]
+    """b_j for nodes r_j = (lambda_j - lambda_s) / h."""
+
+
+def exponential_step(process: AffineSDE, s: Level, t: Level, prediction: str, tau: Stochasticity) -> ExponentialStep:
+    """The step from s to t, both of finite lambda."""
+    h = t.half_log_snr - s.half_log_snr
+    if callable(tau):
+        return _varying(process, s, t, h, prediction, tau)
+    c = 1 + tau**2
+    if prediction == "data":
+        damping = math.exp(-(tau**2) * h)
+        std = t.sigma * math.sqrt(-math.expm1(-2 * tau**2 * h)) if tau else 0.0
+        total = -t.alpha * math.expm1(-c * h)
+        return ExponentialStep(
+            t.sigma / s.sigma * damping,
+            std,
+            total,
+            lambda nodes: [t.alpha * c * h * w for w in exponential_weights(nodes, -c * h)],
+        )
+    std = tau * t.sigma * math.sqrt(math.expm1(2 * h)) if tau else 0.0
+    total = -c * t.sigma * math.expm1(h)
+    return ExponentialStep(
+        t.alpha / s.alpha, std, total, lambda nodes: [-t.sigma * c * h * w for w in exponential_weights(nodes, h)]
+    )
+
+
+def _varying(
+    process: AffineSDE, s: Level, t: Level, h: float, prediction: str, tau: Callable[[float], float]
+) -> ExponentialStep:
+    """As above for tau a function of t, by Gauss-Legendre quadrature in lambda."""
+    points, base = gauss_legendre(_QUADRATURE)
+
+    def squares(fractions: Sequence[float]) -> list[float]:
+        times = process.time_at(torch.tensor([s.half_log_snr + u * h for u in fractions], dtype=torch.float64)).tolist()
+        return [stochasticity_at(tau, time) ** 2 for time in times]
+
+    tau2 = squares(points)
+    if prediction == "noise":
+        # alpha_t e^{-lambda} = sigma_t e^{(1 - u) h}.
+        quad = [-t.sigma * h * w * (1 + k) * math.exp((1 - u) * h) for u, w, k in zip(points, base, tau2, strict=True)]
+        variance = math.fsum(
+            2 * h * w * k * math.exp(2 * (1 - u) * h) for u, w, k in zip(points, base, tau2, strict=True)
+        )
+        scale, std = t.alpha / s.alpha, t.sigma * math.sqrt(variance)
+    else:
+        # int_lambda^{lambda_t} tau^2 from each node by a rule of its own on [u, 1].
+        rest = []
+        for u in points:
+            inner = squares([u + (1 - u) * v for v in points])
+            rest.append((1 - u) * h * math.fsum(w * k for w, k in zip(base, inner, strict=True)))
+        whole = h * math.fsum(w * k for w, k in zip(base, tau2, strict=True))
+        quad = [
+            t.alpha * h * w * (1 + k) * math.exp(-(1 - u) * h - r)
+            for u, w, k, r in zip(points, base, tau2, rest, strict=True)
+        ]
+        scale, std = t.sigma / s.sigma * math.exp(-whole), t.sigma * math.sqrt(-math.expm1(-2 * whole))
+    return ExponentialStep(scale, std, math.fsum(quad), lambda nodes: interpolation_weights(nodes, points, quad))
+
+
+def multistep_rows(
+    process: AffineSDE,
+    times: list[float],
+    tau: Stochasticity,
+    *,
+    order: int,
+    prediction: str = "data",
+    second: str = "exact",
+    final_order: int | None = None,
+    starts: int = 0,
+) -> list[Row]:
+    """Rows of an exponential Adams method.
+
+    Args:
+        order: the number of outputs that a step interpolates, as far as there are any.
+        second: "half" replaces the weights of two nodes by total (1 + 1/(2r)), -total / (2r), r = h_last / h.
+        final_order: a smaller order for the last step, or None.
+        starts: how many first steps are taken by a single-step method of order 4 (deterministic only).
+    """
+    levels = process.levels(times)
+    last = len(levels) - 2
+    rows: list[Row] = []
+    history: list[tuple[int, float]] = []  # (row, lambda) of the outputs at grid times, newest first
+    for n, (s, t) in enumerate(itertools.pairwise(levels)):
+        finite = s.alpha > 0 and s.sigma > 0
+        if n < starts and finite and t.sigma > 0:
+            history.insert(0, (len(rows), s.half_log_snr))
+            rows += krogstad_rows(process, n, s, t, prediction)
+            continue
+        if not finite or t.sigma == 0:
+            rows.append(_limit_row(process, n, s, t, prediction, tau))
+            if finite:
+                history.insert(0, (len(rows) - 1, s.half_log_snr))
+            continue
+        history.insert(0, (len(rows), s.half_log_snr))
+        q = min(order, len(history), final_order if final_order and n == last else order)
+        history = history[:order]
+        rows.append(_adams_row(process, n, s, t, prediction, tau, history[:q], len(rows), second))
+    return rows
+
+
+def _adams_row(
+    process: AffineSDE,
+    n: int,
+    s: Level,
+    t: Level,
+    prediction: str,
+    tau: Stochasticity,
+    history: list[tuple[int, float]],
+    row: int,
+    second: str,
+) -> Row:
+    step = exponential_step(process, s, t, prediction, tau)
+    h = t.half_log_snr - s.half_log_snr
+    nodes = [(lam - s.half_log_snr) / h for _, lam in history]
+    if len(nodes) == 1:
+        b = [step.total]
+    elif len(nodes) == 2 and second == "half":
+        half = step.total / (2 * -nodes[1])
+        b = [step.total + half, -half]
+    else:
+        b = step.weights(nodes)
+    outputs = {row - at: w for (at, _), w in zip(history, b, strict=True)}
+    weights = DATA if prediction == "data" else NOISE
+    return commit(n, s, weights, step.scale, outputs, {0: step.std})
+
+
+def _limit_row(process: AffineSDE, n: int, s: Level, t: Level, prediction: str, tau: Stochasticity) -> Row:
+    """A step to sigma = 0 or from alpha = 0: the limits of order 1.
+
+    To sigma = 0 it is x_t = alpha_t data. From alpha = 0, where lambda = -inf, stochasticity has had time to replace
+    all noise, so that x_t = alpha_t data + sigma_t z; without it x_t = (sigma_t / sigma_s) x_s + alpha_t data.
+    """
+    if t.sigma == 0:
+        if prediction == "noise" and s.alpha > 0:
+            return commit(n, s, NOISE, t.alpha / s.alpha, {0: -t.alpha * s.rho})
+        return commit(n, s, DATA, 0.0, {0: t.alpha})
+    if stochasticity_at(tau, s.t) > 0:
+        return commit(n, s, DATA, 0.0, {0: t.alpha}, {0: t.sigma})
+    return commit(n, s, DATA, t.sigma / s.sigma, {0: t.alpha})
+
+
+def krogstad_rows(process: AffineSDE, n: int, s: Level, t: Level, prediction: str) -> list[Row]:
+    """One step of ETDRK4 in the form of Krogstad (J. Comput. Phys. 203, 2005), four calls, on the flow in lambda."""
+    h = t.half_log_snr - s.half_log_snr
+    (mid,) = process.levels_at([s.half_log_snr + 0.5 * h])
+    z = -h if prediction == "data" else h
+    _, h1, h2 = phis(2, z / 2)
+    _, p1, p2, p3 = phis(3, z)
+    weights = DATA if prediction == "data" else NOISE
+
+    def scale(to: Level) -> float:
+        return to.sigma / s.sigma if prediction == "data" else to.alpha / s.alpha
+
+    def amount(to: Level) -> float:
+        return h * (to.alpha if prediction == "data" else -to.sigma)
+
+    def weighted(to: Level, *b: float) -> dict[int, float]:
+        """Coefficients of the stages' outputs, newest first, from weights listed oldest first."""
+        return {age: amount(to) * w for age, w in enumerate(reversed(b))}
+
+    middle = 2 * p2 - 4 * p3
+    return [
+        stage(n, s, weights, scale(mid), weighted(mid, 0.5 * h1)),
+        stage(n, mid, weights, scale(mid), weighted(mid, 0.5 * h1 - h2, h2)),
+        stage(n, mid, weights, scale(t), weighted(t, p1 - 2 * p2, 0.0, 2 * p2)),
+        commit(n, t, weights, scale(t), weighted(t, p1 - 3 * p2 + 4 * p3, middle, middle, 4 * p3 - p2)),
+    ]
