@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from sdekit import errors, grids, solvers, targets
 from sdekit.affine import AffineSDE
 from sdekit.errors import SdekitError
@@ -37,4 +40,12 @@ __all__ = [
     "solve",
     "solvers",
     "targets",
+    "testing",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`sdekit.testing` is imported when it is first used."""
+    if name == "testing":
+        return importlib.import_module("sdekit.testing")
+    raise AttributeError(f"module 'sdekit' has no attribute {name!r}")

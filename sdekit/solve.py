@@ -219,7 +219,7 @@ def _solution(
     status = torch.full(
         (len(x),), int(Status.STOPPED if run.stopped else Status.SUCCESS), dtype=torch.int64, device=x.device
     )
-    if bool(monitor.failed.any()):
+    if monitor.mask and bool(monitor.failed.any()):  # reads the device: only where rows may have failed
         shape = (-1, *(1,) * (x.ndim - 1))
         final = torch.where(monitor.failed.reshape(shape), torch.full_like(final, torch.nan), final)
         status[monitor.failed] = int(Status.NON_FINITE)
