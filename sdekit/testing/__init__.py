@@ -1,0 +1,8 @@
+"""Tools with which users test their own solvers, and with which sdekit tests its own."""
+
+from __future__ import annotations
+
+from sdekit.testing.orders import ObservedOrder, observed_order
+from sdekit.testing.problems import FAMILIES, OrderProblem, gaussian_problem, order_problems
+
+__all__ = ["FAMILIES", "ObservedOrder", "OrderProblem", "gaussian_problem", "observed_order", "order_problems"]

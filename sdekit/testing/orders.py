@@ -1,0 +1,228 @@
+"""The order of convergence of a solver, measured against exact answers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from sdekit import solvers
+from sdekit.errors import InterfaceError, OptionError, SdekitError, SolverMismatchError, UnknownNameError, suggest
+from sdekit.sde import Stochasticity, make_ode
+from sdekit.solve import solve
+from sdekit.solvers.base import PlanSolver, Solver, Stepper
+from sdekit.testing.estimate import Estimate, estimate, least_squares
+from sdekit.testing.problems import SEEDED, OrderProblem, gaussian_problem, order_problems
+from sdekit.testing.weak import weak_error
+from sdekit.times import check_count
+
+__all__ = ["ObservedOrder", "as_solver", "observed_order"]
+
+KINDS = ("deterministic", "weak")
+_STEPS = {"deterministic": (20, 40, 80, 160), "weak": (20, 40, 80, 160, 320)}
+_HIGH_ORDER = (40, 80, 160, 320)
+_SEEDS = {"random": 3, "irregular": 8}
+_FLOOR = 1e-12  # of the state's scale: the accuracy of the references, and of some hundred steps in float64
+_WEAK_FLOOR = 1e-13
+
+
+@dataclass(frozen=True)
+class ObservedOrder:
+    """A measured order of convergence.
+
+    Attributes:
+        value: the order; inf where the solver is exact on the problem.
+        low, high: an interval for it; see `sdekit.testing.estimate`.
+        kind: "deterministic" or "weak".
+        solver, problem, grid: what was measured, as text.
+        stochasticity: with which the solver was run.
+        steps, nfe, errors: the step counts, the model calls made, and the errors, geometric means over seeds.
+        slopes: local slopes of log error against log steps, where the errors are above rounding.
+        declared: the order that the solver declares, or None.
+    """
+
+    value: float
+    low: float
+    high: float
+    kind: str
+    solver: str
+    problem: str
+    grid: str
+    stochasticity: Stochasticity
+    steps: tuple[int, ...]
+    nfe: tuple[int, ...]
+    errors: tuple[float, ...]
+    slopes: tuple[float, ...]
+    declared: float | None
+
+    def reaches(self, order: float | None = None, tolerance: float = 0.15) -> bool:
+        """Whether the measured order is at least `order`, by default the declared one, less the tolerance."""
+        wanted = self.declared if order is None else order
+        return wanted is None or self.value >= wanted - tolerance
+
+    def __str__(self) -> str:
+        declared = "none" if self.declared is None else f"{self.declared:g}"
+        points = ", ".join(f"{n}: {e:.2e}" for n, e in zip(self.steps, self.errors, strict=True))
+        return (
+            f"{self.solver}, {self.kind} order on {self.problem}, grid {self.grid}, stochasticity "
+            f"{self.stochasticity}: measured {self.value:.2f} in [{self.low:.2f}, {self.high:.2f}], declared "
+            f"{declared}; errors by steps {points}"
+        )
+
+
+def observed_order(
+    solver: str | Solver | type[Solver],
+    kind: str = "deterministic",
+    problem: OrderProblem | None = None,
+    grid: str | Callable[..., Tensor] | None = None,
+    steps: Sequence[int] | None = None,
+    *,
+    stochasticity: Stochasticity | None = None,
+) -> ObservedOrder:
+    """The order at which a solver converges.
+
+    "deterministic" runs the probability flow from several points and compares with where the exact flow ends. A solver
+    that is a stepper only is given the flow as a bare ODE. "weak" needs a Gaussian target: the law of the output is
+    computed exactly, without sampling, from the exact marginal and, where the solver follows the reverse SDE of a known
+    stochasticity, from a fixed point too; the error is a norm over all directions of both means and covariances.
+
+    Args:
+        solver: a name, a solver object, or a class, which is made with its default options.
+        kind: "deterministic" or "weak".
+        problem: default `order_problems()["vp"]`, or `gaussian_problem()` for "weak".
+        grid: a family, see `OrderProblem.grid`; default "half_log_snr". Random ones are averaged over seeds.
+        steps: three or more rising step counts.
+        stochasticity: for a solver that takes any; default 0, or 1 for "weak".
+
+    Raises:
+        UnknownNameError: for an unknown solver, kind or grid, with near names.
+        OptionError: for step counts that cannot show an order, or errors at rounding for all but one or two of them.
+        SolverMismatchError: for a kind or a stochasticity that the solver does not fit.
+    """
+    method = as_solver(solver)
+    if kind not in KINDS:
+        raise UnknownNameError("kind", got=repr(kind), expected=" or ".join(map(repr, KINDS)), fix=_near(kind))
+    if problem is None:
+        problem = order_problems()["vp"] if kind == "deterministic" else gaussian_problem()
+    declared = _declared(method, kind)
+    counts = _check_steps(steps) if steps is not None else _default_steps(kind, declared)
+    family = "half_log_snr" if grid is None else grid
+    tau = _stochasticity(method, kind, stochasticity)
+    measure = _deterministic if kind == "deterministic" else _weak
+    seeds = range(_SEEDS[family]) if isinstance(family, str) and family in SEEDED else range(1)
+    runs = [[measure(method, problem, problem.grid(family, n, seed), tau) for n in counts] for seed in seeds]
+    errors = [[error for error, _ in row] for row in runs]
+    found = _estimate(family, counts, errors, kind, problem)
+    return ObservedOrder(
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        kind=kind,
+        solver=method.label,
+        problem=problem.name,
+        grid=family if isinstance(family, str) else getattr(family, "__name__", repr(family)),
+        stochasticity=tau,
+        steps=tuple(counts),
+        nfe=tuple(calls for _, calls in runs[0]),
+        errors=tuple(math.prod(column) ** (1 / len(column)) for column in zip(*errors, strict=True)),
+        slopes=found.slopes,
+        declared=declared,
+    )
+
+
+def as_solver(solver: Any) -> Any:
+    """A solver object from a name, an object or a class. Raises UnknownNameError or InterfaceError."""
+    if isinstance(solver, str):
+        return solvers.get(solver)
+    if isinstance(solver, type) and issubclass(solver, Solver):
+        return solver()
+    if isinstance(solver, (PlanSolver, Stepper)):
+        return solver
+    raise InterfaceError(
+        "solver",
+        got=type(solver).__name__,
+        expected="a solver's name, a PlanSolver or a Stepper",
+        fix="See sdekit.solvers.available() for names; derive your own from sdekit.solvers.PlanSolver or Stepper.",
+    )
+
+
+def _near(kind: Any) -> str:
+    return suggest(str(kind), KINDS)
+
+
+def _declared(method: Solver, kind: str) -> float | None:
+    order = method.declared
+    return order.deterministic if kind == "deterministic" else order.weak
+
+
+def _default_steps(kind: str, declared: float | None) -> tuple[int, ...]:
+    if kind == "deterministic" and declared is not None and declared >= 5:
+        return _HIGH_ORDER  # a five-step history needs more of them before its order shows
+    return _STEPS[kind]
+
+
+def _check_steps(steps: Sequence[int]) -> tuple[int, ...]:
+    counts = tuple(steps)
+    for n in counts:
+        check_count("steps", n)
+    if len(counts) < 3 or any(b <= a for a, b in itertools.pairwise(counts)):
+        raise OptionError(
+            "steps", got=repr(counts), expected="three or more rising step counts", fix="Double them: 20, 40, 80, 160."
+        )
+    return counts
+
+
+def _stochasticity(method: Any, kind: str, asked: Stochasticity | None) -> Stochasticity:
+    """What to plan with; deterministic orders are those of the probability flow."""
+    if not isinstance(method, PlanSolver):
+        if kind == "weak" or asked not in (None, 0):
+            raise SolverMismatchError(
+                "kind",
+                got=f"{kind!r}, stochasticity {asked!r} for {method.label}, which is a stepper only",
+                expected="'deterministic' at stochasticity 0",
+                fix="The exact law of an output is computed from a plan: derive from PlanSolver to have it measured.",
+            )
+        return 0.0
+    if kind == "weak":
+        return method.resolve_stochasticity(1.0 if asked is None and method.fixed_stochasticity is None else asked)
+    if asked is not None and (callable(asked) or asked != 0):
+        raise OptionError(
+            "stochasticity", got=repr(asked), expected="0 for a deterministic order", fix="Ask for kind='weak'."
+        )
+    return method.resolve_stochasticity(0.0)
+
+
+def _deterministic(method: Any, problem: OrderProblem, times: Tensor, tau: Stochasticity) -> tuple[float, int]:
+    """The root mean square over starts of the distance to the exact end, and the model calls made."""
+    model = problem.model
+    flow = problem.process.probability_flow(model)
+    if not isinstance(method, PlanSolver):
+        flow = make_ode(flow.drift)
+    elif method.plan(problem.process, times, 0.0).stochastic:
+        raise SolverMismatchError(
+            "kind", got=f"'deterministic' for {method.label}, which draws noise", expected="'weak'", fix="Ask for it."
+        )
+    result = solve(flow, problem.starts(), times, method, checks="end")
+    difference = result.x - problem.exact()
+    return float(difference.flatten(1).norm(dim=1).square().mean().sqrt()), int(result.nfe[0])
+
+
+def _weak(method: PlanSolver, problem: OrderProblem, times: Tensor, tau: Stochasticity) -> tuple[float, int]:
+    plan = method.plan(problem.process, times, tau)
+    return weak_error(plan, problem, tau), plan.nfe
+
+
+def _estimate(
+    family: Any, counts: tuple[int, ...], errors: list[list[float]], kind: str, problem: OrderProblem
+) -> Estimate:
+    floor = _WEAK_FLOOR if kind == "weak" else _FLOOR * float(problem.exact().square().mean().sqrt())
+    try:
+        return (least_squares if family == "irregular" else estimate)(counts, errors, floor)
+    except SdekitError as error:
+        points = ", ".join(f"{n}: {e:.1e}" for n, e in zip(counts, errors[0], strict=True))
+        error.add_note(f"on {problem.name}, grid {family}: errors by steps {points}")
+        raise
