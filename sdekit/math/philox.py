@@ -7,10 +7,10 @@ from the counter
     c0 = b        c1 = sample id, low 32 bits        c2 = sample id, high bits        c3 = stream * 2^24 + step
 
 so that a value depends on (seed, sample id, step, stream, column) and on nothing else. Integers and the normal
-transform use only operations whose result IEEE 754 fixes (+ - * / sqrt and bit operations in float64, with the
-polynomials of log and sin below): no bit depends on the batch, on vector or scalar code paths, on threads or on a
-device's mathematical library. A compiler that contracts a * b + c (torch.compile does) may change last bits; run these
-functions eagerly.
+transform use only operations whose result IEEE 754 fixes: + - * / and bit operations in float64, with log, sine, cosine
+and square root made of them (torch.sqrt is no such operation: on a CPU it is MKL's, which is not correctly rounded). So
+no bit depends on the batch, on vector or scalar code paths, on threads or on a device's mathematical library. A
+compiler that contracts a * b + c (torch.compile does) may change last bits; run these functions eagerly.
 
 Four normals from four 32-bit words, by Box and Muller: radii take 2^32 values, so the distribution function is within
 2^-32 of the exact one and |z| <= 6.77, beyond which the exact law has 1.3e-11. Uniforms of 53 bits would double the
@@ -63,16 +63,19 @@ def _constant(value: float) -> Tensor:
 _WORD_MASK, _WORD_BITS = _constant(_MASK), _constant(32)
 _FACTORS = _constant(_MULTIPLIERS[0]), _constant(_MULTIPLIERS[1])
 
-# Bits of float64 values: 2^52, sqrt(1/2), all exponents, the sign, the upper 30 of the fraction, 1 + 2^-31.
+# Bits of float64 values: 2^52, sqrt(1/2), all exponents, the sign, the upper 30 of the fraction, 1 + 2^-31; and what
+# makes half the bits of x those of sqrt(x) to 3.5 %.
 _TWO_52 = _constant(0x4330000000000000)
 _ROOT_HALF = _constant(0x3FE6A09E667F3BCD)
 _EXPONENT = _constant(-(2**52))
 _SIGN = _constant(-(2**63))
 _FRACTION = _constant(0x000FFFFFFFC00000)
 _ONE_PLUS_HALF_UNIT = _constant(0x3FF0000000200000)
+_HALF_BIAS = _constant(0x1FF76AD000000000)
+_HALF = _constant(0.5)
 
-# Chebyshev fits, highest power first: 2 atanh(s) / s in s^2 for |s| <= (sqrt(2) - 1) / (sqrt(2) + 1), error 5e-18, and
-# sin(pi/2 v) / v in v^2 for |v| <= 1/2, error 4e-18.
+# Chebyshev fits, highest power first, with relative errors below 1e-17: 2 atanh(s) / s in s^2 for |s| up to
+# (sqrt(2) - 1) / (sqrt(2) + 1), and sin(pi/2 v) / v and cos(pi/2 v) in v^2 for |v| up to 1/2.
 _LOG = tuple(
     _constant(c)
     for c in (
@@ -96,6 +99,19 @@ _SINE = tuple(
         0.07969262624604301,
         -0.6459640975062443,
         1.5707963267948966,
+    )
+)
+_COSINE = tuple(
+    _constant(c)
+    for c in (
+        -6.321256869628588e-09,
+        4.710609726757823e-07,
+        -2.520203677046026e-05,
+        0.0009192602741831558,
+        -0.02086348076331121,
+        0.2536695079010467,
+        -1.2337005501361697,
+        1.0,
     )
 )
 
@@ -214,8 +230,12 @@ def fill_normals(out: Tensor, seed: int, sample_ids: Tensor, step: int, *, strea
 
 
 def _piece(batch: int, blocks: int, device: torch.device) -> tuple[int, int]:
-    """Rows and blocks to work on at once: what fits a core's cache, or a small share of a GPU's memory."""
-    limit = 2**20 if device.type != "cpu" else 2**14 * torch.get_num_threads()
+    """Rows and blocks to work on at once: what fits a core's cache, or a small share of a GPU's memory.
+
+    2^14 blocks are also what torch leaves to one thread. Its threads would meet after each of some 130 short
+    operations, which costs far more than it gains wherever a core is shared.
+    """
+    limit = 2**14 if device.type == "cpu" else 2**20
     columns = min(blocks, limit)
     return min(batch, max(1, limit // columns)), columns
 
@@ -254,20 +274,20 @@ def _fill_words(work: Tensor, index: Tensor, ids: Tensor, tag: int, seed: int, k
 def _box_muller(work: Tensor, pairs: int) -> Tensor:
     """Normals (r, 2 pairs n), in float64, from the words that `_fill_words` left in `work` (5, 2, r, n), in place.
 
-    A pair of words gives R (C - S) and R (C + S) under two random signs. With U = (even word + 1/2) / 2^32 the radius
-    is sqrt(-2 log U); with V = (k + 1/2) / 2^30, k the upper 30 bits of the odd word, pi/2 V is the angle in a
-    quadrant, and the two bits below are the signs. C and S are the cosine and sine of pi/2 (V - 1/2), so that
-    cos(pi/2 V) = (C + S) / sqrt(2) and sin(pi/2 V) = (C - S) / sqrt(2), and R = sqrt(-log U).
+    A pair of words gives R (C + S) and R (C - S), with the signs of the lowest and the next bit of the odd word. With
+    U = (even word + 1/2) / 2^32 the radius is sqrt(-2 log U); with V = (k + 1/2) / 2^30, k the upper 30 bits of the odd
+    word, pi/2 V is the angle in a quadrant. C and S are the cosine and sine of pi/2 (V - 1/2), so that sin(pi/2 V) =
+    (C + S) / sqrt(2) and cos(pi/2 V) = (C - S) / sqrt(2), and R = sqrt(-log U).
     """
     even, odd, a, b, c = work[:, :pairs].unbind()
     _minus_log_uniform(even, a, b, c)
-    radius = even.view(torch.float64).sqrt_()
-    _sine_and_cosine(odd, a, b, c)
-    sine, cosine = a.view(torch.float64), b.view(torch.float64)
-    difference = torch.sub(cosine, sine, out=c.view(torch.float64))
-    total = cosine.add_(sine)
+    _square_root(even, c, a)
+    _sine_and_cosine(odd, b, a, even)
+    radius, sine, cosine = c.view(torch.float64), b.view(torch.float64), a.view(torch.float64)
+    difference = torch.sub(cosine, sine, out=even.view(torch.float64))
+    total = sine.add_(cosine)
     b.bitwise_xor_(torch.bitwise_left_shift(odd, 63, out=a))
-    c.bitwise_xor_(torch.bitwise_left_shift(odd, 62, out=a).bitwise_and_(_SIGN))
+    even.bitwise_xor_(torch.bitwise_left_shift(odd, 62, out=a).bitwise_and_(_SIGN))
     rows, n = even.shape[1:]
     # odd and a are free by now and lie one behind the other
     values = work[1:3].view(torch.float64).view(-1)[: 2 * pairs * rows * n].view(rows, n, pairs, 2)
@@ -295,20 +315,29 @@ def _minus_log_uniform(words: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
     torch.sub(q, r.mul_(x), out=x)
 
 
-def _sine_and_cosine(words: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
-    """Sine into a, cosine into b of pi/2 v with v = (k + 1/2) / 2^30 - 1/2, k = (word mod 2^32) // 4.
+def _square_root(words: Tensor, a: Tensor, b: Tensor) -> None:
+    """Square root of the positive float64 in `words` into a; words and b are scratch.
 
-    c is scratch. The cosine, which is at least sqrt(1/2), comes from the sine without loss.
+    Four of Heron's steps, y <- (y + x / y) / 2, from the root that half the exponent gives: 3.5 % becomes 6e-4, 2e-7,
+    2e-14 and rounding.
     """
-    v, square, sine = (tensor.view(torch.float64) for tensor in (a, b, c))
+    x, root, quotient = (tensor.view(torch.float64) for tensor in (words, a, b))
+    torch.bitwise_right_shift(words, 1, out=a).add_(_HALF_BIAS)
+    for _ in range(4):
+        torch.div(x, root, out=quotient)
+        root.add_(quotient).mul_(_HALF)
+
+
+def _sine_and_cosine(words: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
+    """Sine into a, cosine into b of pi/2 v with v = (k + 1/2) / 2^30 - 1/2, k = (word mod 2^32) // 4; c is scratch."""
+    v, cosine, other = (tensor.view(torch.float64) for tensor in (a, b, c))
     torch.bitwise_left_shift(words, 20, out=a)
     a.bitwise_and_(_FRACTION).bitwise_or_(_ONE_PLUS_HALF_UNIT)
     v.sub_(1.5)
-    torch.mul(v, v, out=square)
-    _horner(square, _SINE, out=sine)
-    v.mul_(sine)
-    torch.mul(v, v, out=square)
-    torch.sub(1.0, square, out=square).sqrt_()
+    square = torch.mul(v, v, out=other)
+    _horner(square, _SINE, out=cosine)
+    v.mul_(cosine)
+    _horner(square, _COSINE, out=cosine)
 
 
 def _horner(x: Tensor, coefficients: tuple[Tensor, ...], out: Tensor) -> None:
