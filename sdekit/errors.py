@@ -18,6 +18,9 @@ __all__ = [
     "suggest",
 ]
 
+_LONGEST = 300  # characters of what was got
+_ALIKE = 0.6  # shared letters, as difflib counts them
+
 
 class SdekitError(Exception):
     """Base of all errors of sdekit.
@@ -33,9 +36,9 @@ class SdekitError(Exception):
     """
 
     def __init__(self, argument: str, *, got: Any, expected: str, fix: str) -> None:
-        self.argument, self.got, self.expected, self.fix = argument, got, expected, fix
+        self.argument, self.got, self.expected, self.fix = argument, _short(got), expected, fix
         self.partial: Any = None
-        super().__init__(f"{argument}: got {got}; expected {expected}. {fix}")
+        super().__init__(f"{argument}: got {self.got}; expected {expected}. {fix}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.__dict__, self.args)
@@ -102,9 +105,37 @@ class NonFiniteError(SdekitError, ArithmeticError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """An instruction that names the known spellings nearest to `name`, or all of them."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
-    if near:
-        return "Did you mean " + " or ".join(repr(n) for n in near) + "?"
+    """An instruction that names the (at most three) known spellings nearest to `name`, or all of them.
+
+    Near is what one slip of the finger away is, whatever the length, or what shares most of its letters.
+    """
+    names = sorted(set(known))
+    ranked = []
+    for candidate in names:
+        a, b = name.casefold(), candidate.casefold()
+        edits, likeness = _edits(a, b), difflib.SequenceMatcher(None, a, b).ratio()
+        if edits <= 1 or likeness >= _ALIKE:
+            ranked.append((edits, -likeness, candidate))
+    if ranked:
+        return "Did you mean " + " or ".join(repr(candidate) for *_, candidate in sorted(ranked)[:3]) + "?"
     return "Use one of: " + ", ".join(names) + "." if names else "It takes none."
+
+
+def _edits(a: str, b: str) -> int:
+    """Insertions, deletions, replacements and swaps of neighbours that lead from a to b."""
+    rows = [list(range(len(b) + 1))]
+    for i, p in enumerate(a, 1):
+        row = [i]
+        for j, q in enumerate(b, 1):
+            best = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (p != q))
+            if i > 1 and j > 1 and p == b[j - 2] and q == a[i - 2]:
+                best = min(best, rows[-2][j - 2] + 1)
+            row.append(best)
+        rows.append(row)
+    return rows[-1][-1]
+
+
+def _short(got: Any) -> str:
+    """One line of at most a few hundred characters: a whole tensor in an error text helps nobody."""
+    text = " ".join(str(got).split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 4] + " ..."

@@ -28,6 +28,8 @@ class Registry(Generic[T]):
     def register(self, name: str, item: T, aliases: tuple[str, ...] = ()) -> None:
         """Add `item` under `name`. Raises OptionError where a name is taken."""
         for key in (name, *aliases):
+            if not isinstance(key, str) or not key:
+                raise InterfaceError("name", got=repr(key), expected=f"the name of a {self.kind}", fix="Pass a string.")
             if key in self._items or key in self._aliases:
                 raise OptionError(
                     "name", got=repr(key), expected=f"a {self.kind} name that is free", fix="Choose another."

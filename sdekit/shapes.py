@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from sdekit.errors import InterfaceError, OptionError, ShapeError
 
 __all__ = [
     "as_float64",
+    "check_dtype",
     "check_state",
     "compute_dtype",
     "expand_time",
@@ -39,6 +41,10 @@ def check_state(x: Any, argument: str = "x") -> Tensor:
             expected="float16, bfloat16, float32 or float64",
             fix=f"Convert it: {argument}.to(torch.float32).",
         )
+    if x.layout != torch.strided or x.is_meta:
+        got = "a tensor on the meta device, which holds no numbers" if x.is_meta else f"layout {x.layout}"
+        fix = "Make it on a real device." if x.is_meta else f"Convert it: {argument}.to_dense()."
+        raise InterfaceError(argument, got=got, expected="a dense tensor with numbers", fix=fix)
     if x.ndim < 1:
         raise ShapeError(
             argument,
@@ -49,6 +55,15 @@ def check_state(x: Any, argument: str = "x") -> Tensor:
     return x
 
 
+def check_dtype(dtype: Any, argument: str = "dtype") -> torch.dtype:
+    """A dtype that a state may have. Raises InterfaceError."""
+    if not isinstance(dtype, torch.dtype) or dtype not in _STATE_DTYPES:
+        raise InterfaceError(
+            argument, got=repr(dtype), expected="float16, bfloat16, float32 or float64", fix="Pass torch.float32."
+        )
+    return dtype
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which a state of `dtype` is accumulated: half precisions in float32."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
@@ -56,12 +71,16 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def finite_number(argument: str, value: Any, *, positive: bool = False) -> float:
     """`value` as a finite float, greater than zero if asked. Raises InterfaceError or OptionError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise InterfaceError(argument, got=repr(value), expected="a number", fix="Pass a Python float.")
-    if not math.isfinite(value) or (positive and value <= 0):
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the range of floats
+        number = math.inf
+    if not math.isfinite(number) or (positive and number <= 0):
         kind = "a finite number greater than 0" if positive else "a finite number"
         raise OptionError(argument, got=repr(value), expected=kind, fix="Choose another value.")
-    return float(value)
+    return number
 
 
 def as_float64(t: Any) -> Tensor:

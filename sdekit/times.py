@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from sdekit.errors import InterfaceError, OptionError
@@ -14,6 +16,10 @@ from sdekit.errors import InterfaceError, OptionError
 __all__ = ["check_count", "check_times"]
 
 _ULPS = 8
+_EPS = {
+    str(dtype).removeprefix("torch."): torch.finfo(dtype).eps / torch.finfo(torch.float64).eps
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
 
 
 def check_times(
@@ -26,7 +32,7 @@ def check_times(
     """A time grid as host floats.
 
     Args:
-        times: a 1-D tensor, array or sequence of two or more numbers.
+        times: a 1-D tensor, array or sequence of two or more numbers. Spacing is judged in the precision they come in.
         domain: the closed interval in which they must lie.
         direction: "down", "up" or "either".
 
@@ -34,7 +40,8 @@ def check_times(
         InterfaceError: for something that is not a sequence of numbers.
         OptionError: naming the index and both values where the contract is broken.
     """
-    values = _as_floats(times, argument)
+    values, dtype = _as_floats(times, argument), _dtype_name(times)
+    coarse = _EPS.get(dtype, 1.0)  # how much wider than float64's an ulp of that dtype is
 
     def bad(got: str, expected: str, fix: str) -> OptionError:
         return OptionError(argument, got=got, expected=expected, fix=fix)
@@ -61,9 +68,16 @@ def check_times(
                 else "Sort the grid; samplers go down in time, forward simulation goes up."
             )
             raise bad(f"{a!r}, {b!r} at indices {i}, {i + 1} ({what})", f"strictly {word} times", fix)
-        if abs(b - a) < _ULPS * math.ulp(max(abs(a), abs(b))):
-            raise bad(f"{a!r}, {b!r} at indices {i}, {i + 1}", f"times at least {_ULPS} ulp apart", "Use fewer steps.")
+        if abs(b - a) < _ULPS * coarse * math.ulp(max(abs(a), abs(b))):
+            fix = "Use fewer steps." if coarse == 1 else "Use fewer steps, or make the times in float64."
+            raise bad(f"{a!r}, {b!r} at indices {i}, {i + 1}", f"times at least {_ULPS} ulp of {dtype} apart", fix)
     return values
+
+
+def _dtype_name(times: Any) -> str:
+    """The precision in which times were made: "float64" for whatever is not an array of floats."""
+    name = str(getattr(times, "dtype", "float64")).removeprefix("torch.")
+    return name if name in _EPS else "float64"
 
 
 def _as_floats(times: Any, argument: str) -> list[float]:
@@ -71,24 +85,35 @@ def _as_floats(times: Any, argument: str) -> list[float]:
         if times.ndim != 1:
             shape = tuple(times.shape)
             raise OptionError(argument, got=f"a tensor of shape {shape}", expected="a 1-D tensor", fix="Flatten it.")
+        if times.is_meta or (times.requires_grad and torch.is_grad_enabled()):
+            got = "a tensor on the meta device" if times.is_meta else "a tensor that requires grad"
+            expected = "numbers: no gradient with respect to times is computed"
+            raise InterfaceError(argument, got=got, expected=expected, fix="Pass times.detach().")
         times = times.detach().cpu().tolist()
     elif hasattr(times, "tolist"):
         times = times.tolist()
     if isinstance(times, (str, bytes)) or not isinstance(times, Sequence):
         got = repr(times) if isinstance(times, str) else type(times).__name__
         raise InterfaceError(argument, got=got, expected="a 1-D sequence of numbers", fix="Pass a tensor or a list.")
-    try:
-        return [float(t) for t in times]
-    except (TypeError, ValueError) as error:
+    return [t if type(t) is float else _as_float(t, i, argument) for i, t in enumerate(times)]
+
+
+def _as_float(t: Any, i: int, argument: str) -> float:
+    number = t.item() if isinstance(t, Tensor) and t.numel() == 1 and not t.is_meta else t
+    if isinstance(number, bool) or not isinstance(number, Real):
         raise InterfaceError(
-            argument, got=repr(times)[:80], expected="numbers", fix="Pass a tensor or a list."
-        ) from error
+            argument, got=f"{t!r} at index {i}", expected="numbers", fix="Pass a 1-D tensor or a list of floats."
+        )
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def check_count(argument: str, value: Any, *, least: int = 1) -> int:
     """A whole number, at least `least`. Raises InterfaceError or OptionError."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise InterfaceError(argument, got=repr(value), expected="a whole number", fix="Pass an int.")
     if value < least:
         raise OptionError(argument, got=repr(value), expected=f"{least} or more", fix="Raise it.")
-    return value
+    return int(value)
