@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -18,6 +19,8 @@ from sdekit.shapes import as_float64, check_state, compute_dtype, expand_time, f
 
 __all__ = ["AffineSDE", "Level"]
 
+_LARGEST = math.log(sys.float_info.max)
+
 
 class Level(NamedTuple):
     """A process at one time, as host floats. Ends are exact: sigma = 0 has half_log_snr = inf, alpha = 0 has -inf."""
@@ -31,15 +34,15 @@ class Level(NamedTuple):
 
     @property
     def rho(self) -> float:
-        """sigma / alpha."""
-        return math.exp(-self.half_log_snr) if self.half_log_snr > -math.inf else math.inf
+        """sigma / alpha; inf beyond the range of floats."""
+        return math.exp(-self.half_log_snr) if self.half_log_snr > -_LARGEST else math.inf
 
     @property
     def half_variance_rate(self) -> float:
-        """g^2 / (2 sigma) = sigma' - sigma alpha' / alpha: the weight of epsilon in -g^2/2 score."""
-        if self.alpha_rate == 0.0:
-            return self.sigma_rate
-        return self.sigma_rate - self.sigma * (self.alpha_rate / self.alpha if self.alpha else -math.inf)
+        """g^2 / (2 sigma) = sigma' - sigma alpha' / alpha: the weight of epsilon in -g^2/2 score; inf at alpha = 0."""
+        if self.alpha == 0:
+            return math.inf
+        return self.sigma_rate - self.sigma * (self.alpha_rate / self.alpha)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,7 @@ class AffineSDE(SDE):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in ("drift", "diffusion"):
-            if name in cls.__dict__:
+            if getattr(cls, name) is not getattr(AffineSDE, name):
                 raise InterfaceError(
                     f"{cls.__name__}.{name}",
                     got="an override",
@@ -212,9 +215,10 @@ class AffineSDE(SDE):
             raise OptionError(
                 "t_to", got=f"{_brief(b)} before t_from = {_brief(a)}", expected="t_to >= t_from", fix="Swap them."
             )
-        scale = torch.exp(self.log_alpha(b) - self.log_alpha(a))
-        # Where both ends coincide at sigma = 0 the difference is inf - inf: nothing has happened yet.
-        change = torch.where(a == b, torch.zeros_like(a + b), self.half_log_snr(b) - self.half_log_snr(a))
+        # Where both times coincide at sigma = 0 or alpha = 0 a difference is inf - inf: nothing has happened.
+        same, zero = a == b, torch.zeros((), dtype=torch.float64, device=(a + b).device)
+        scale = torch.exp(torch.where(same, zero, self.log_alpha(b) - self.log_alpha(a)))
+        change = torch.where(same, zero, self.half_log_snr(b) - self.half_log_snr(a))
         return scale, self.sigma(b) * torch.sqrt(-torch.expm1(2 * change))
 
     def simulate(self, x0: Tensor, times: Sequence[float] | Tensor, seed: int | None = None) -> Tensor:
@@ -241,7 +245,7 @@ class AffineSDE(SDE):
         path, x = [x0.clone()], x0.to(dtype)
         for i in range(grid.numel() - 1):
             scale, std = (float(v) for v in self.transition(grid[i], grid[i + 1]))
-            z = normals(key, ids, i, x[0:1].numel(), stream=SIMULATE_STREAM, dtype=dtype, device=x.device)
+            z = normals(key, ids, i, math.prod(x.shape[1:]), stream=SIMULATE_STREAM, dtype=dtype, device=x.device)
             x = scale * x + std * z.reshape(x.shape)
             path.append(x.to(x0.dtype))
         return torch.stack(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,13 +12,15 @@ from sdekit.affine import AffineSDE
 from sdekit.errors import InterfaceError, OptionError, SolverMismatchError
 from sdekit.model import Model
 from sdekit.plan import Plan
-from sdekit.reverse import AffineFlow, AffineReverse
+from sdekit.reverse import AdditiveReverse, AffineFlow, AffineReverse
 from sdekit.sde import ODE, SDE, Stochasticity
 from sdekit.shapes import finite_number
 from sdekit.solvers.base import PlanSolver, Solver, Stepper
 from sdekit.times import check_count, check_times
 
 __all__ = ["Problem", "prepare"]
+
+_GENEROUS = 1000
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Problem:
     @property
     def calls(self) -> int:
         """The number of model calls, as far as it is known beforehand."""
-        return (
-            self.plan.nfe
-            if self.plan is not None
-            else getattr(self.solver, "calls_per_step", 1) * (len(self.times) - 1)
-        )
+        per_step: Any = getattr(self.solver, "calls_per_step", 1)
+        return self.plan.nfe if self.plan is not None else per_step * (len(self.times) - 1)
+
+    @property
+    def limit(self) -> int:
+        """Where a stepper is stopped that makes more calls than it declares, or does not come to an end."""
+        return _GENEROUS * self.calls if self.max_nfe is None else self.max_nfe
 
 
 def prepare(
@@ -80,7 +84,7 @@ def prepare(
             expected=f"{problem.calls} or more",
             fix="Use fewer steps or raise max_nfe.",
         )
-    return problem
+    return replace(problem, max_nfe=max_nfe)
 
 
 def _as_affine(dynamics: Any) -> tuple[AffineSDE, Model, Stochasticity | None] | None:
@@ -93,7 +97,7 @@ def _as_affine(dynamics: Any) -> tuple[AffineSDE, Model, Stochasticity | None] |
         return None
     raise InterfaceError(
         "dynamics",
-        got=type(dynamics).__name__,
+        got=f"the class {dynamics.__name__}" if isinstance(dynamics, type) else type(dynamics).__name__,
         expected="an SDE, an ODE, or a Model",
         fix="Wrap a network in sdekit.Model, functions in sdekit.make_sde or sdekit.make_ode.",
     )
@@ -143,11 +147,12 @@ def _bare(dynamics: Any, times: Any, steps: int | None, method: Solver | Plan) -
         _check_two_ends(grid)
         grid = torch.linspace(grid[0], grid[1], steps + 1, dtype=torch.float64).tolist()
         check_times(grid)
+    _check_direction(dynamics, grid)
     if not isinstance(method, Stepper):
         raise SolverMismatchError(
             "solver",
             got=f"{_name(method)!r} for {type(dynamics).__name__}",
-            expected="a solver that needs only drift and diffusion: " + ", ".join(_fitting(dynamics)),
+            expected="a solver that needs only drift and diffusion: " + _fitting(dynamics),
             fix=f"{_name(method)!r} needs an affine process: pass a sdekit.Model or process.reverse(model).",
         )
     return _stepper_problem(dynamics, grid, method)
@@ -159,8 +164,8 @@ def _stepper_problem(dynamics: Any, grid: list[float], method: Solver) -> Proble
         raise SolverMismatchError(
             "solver",
             got=f"{_name(method)!r} for {type(dynamics).__name__} ({calculus})",
-            expected="one of: " + (", ".join(_fitting(dynamics)) or "none is registered"),
-            fix="Choose one of them, or pass an ODE: sde.probability_flow(score).",
+            expected="one of: " + _fitting(dynamics),
+            fix=_instead(dynamics),
         )
     return Problem(dynamics, grid, method)
 
@@ -170,11 +175,38 @@ def _solves_sde(dynamics: SDE, method: Any) -> bool:
     return method.needs != "ode" and (dynamics.additive or dynamics.sde_type == getattr(method, "calculus", "ito"))
 
 
-def _fitting(dynamics: Any) -> list[str]:
+def _fitting(dynamics: Any) -> str:
     steppers = [i.name for i in solvers.available() if isinstance(solvers.get(i.name), Stepper)]
-    if isinstance(dynamics, ODE):
-        return steppers
-    return [name for name in steppers if _solves_sde(dynamics, solvers.get(name))]
+    fitting = [name for name in steppers if isinstance(dynamics, ODE) or _solves_sde(dynamics, solvers.get(name))]
+    return ", ".join(fitting) or "none is registered"
+
+
+def _instead(dynamics: SDE) -> str:
+    """What to do about an SDE that a solver cannot take."""
+    if dynamics.sde_type == "stratonovich" and not dynamics.additive:
+        return "Write it as an Ito SDE: add g dg/dx / 2 to the drift and set sde_type='ito'."
+    if dynamics.additive:
+        return "Choose one of them, or pass an ODE: sde.probability_flow(score)."
+    return "Choose one of them."
+
+
+def _check_direction(dynamics: Any, grid: list[float]) -> None:
+    """A forward process runs up in time, a reverse SDE down; the SDE of a user may mean either."""
+    down = grid[1] < grid[0]
+    if isinstance(dynamics, AffineSDE) and down:
+        raise OptionError(
+            "times",
+            got=f"a grid from {grid[0]!r} down to {grid[-1]!r} for {dynamics!r}, which runs forward",
+            expected="increasing times",
+            fix="To sample, pass a sdekit.Model or process.reverse(model).",
+        )
+    if isinstance(dynamics, AdditiveReverse) and not down:
+        raise SolverMismatchError(
+            "times",
+            got=f"increasing times, from {grid[0]!r} to {grid[-1]!r}, with stochasticity {dynamics.stochasticity!r}",
+            expected="decreasing times for a reverse SDE",
+            fix="Reverse the grid, or pass the probability flow, which runs either way.",
+        )
 
 
 def _name(method: Solver | Plan) -> str:

@@ -80,7 +80,11 @@ class OrnsteinUhlenbeck(_Named):
 
 
 class Heat(_Named):
-    """dx = sigma dW: Brownian motion from the data, sigma(t) = sigma sqrt(t). Runs from t = 1 to t = 1e-6."""
+    """dx = sigma dW: Brownian motion from the data, sigma(t) = sigma sqrt(t).
+
+    Sampling runs by default between the times at which sigma(t) is 80 and 0.002, as for `EDM`.
+    """
 
     def __init__(self, sigma: float = 1.0) -> None:
-        super().__init__(HeatSchedule(sigma), 1e-6, 1.0, math.inf, "karras", sigma=sigma)
+        schedule = HeatSchedule(sigma)
+        super().__init__(schedule, (0.002 / sigma) ** 2, (80.0 / sigma) ** 2, math.inf, "karras", sigma=sigma)

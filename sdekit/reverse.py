@@ -16,7 +16,7 @@ from sdekit.model import Model, ScoreModel, check_output
 from sdekit.sde import ODE, SDE, Score, Stochasticity
 from sdekit.shapes import compute_dtype, expand_time, time_like
 
-__all__ = ["AffineFlow", "AffineReverse", "derive_flow", "derive_reverse", "stochasticity_at"]
+__all__ = ["AdditiveReverse", "AffineFlow", "AffineReverse", "derive_flow", "derive_reverse", "stochasticity_at"]
 
 
 def stochasticity_at(stochasticity: Stochasticity, t: float) -> float:
@@ -70,8 +70,7 @@ class AffineReverse(SDE):
 
     def diffusion(self, t: Tensor, x: Tensor) -> Tensor:
         time = expand_time(t, x)
-        kappa = torch.tensor([stochasticity_at(self.stochasticity, s) for s in time.reshape(-1).tolist()])
-        g = self.process.diffusion_coefficient(time) * kappa.to(time.device, torch.float64).reshape(time.shape)
+        g = self.process.diffusion_coefficient(time) * _kappa(self.stochasticity, time.to(torch.float64))
         return g.to(compute_dtype(x.dtype))
 
 
@@ -82,7 +81,7 @@ def drift_weights(level: Any, stochasticity: Stochasticity) -> tuple[float, floa
     return level.alpha_rate, level.sigma_rate + extra
 
 
-class _AdditiveReverse(SDE):
+class AdditiveReverse(SDE):
     """The reverse of an SDE whose diffusion ignores x: dx = [f - (1 + kappa^2)/2 g g^T s] dt + kappa g dW."""
 
     additive = True
@@ -135,7 +134,7 @@ def derive_reverse(sde: SDE, score: Model | Score, stochasticity: Stochasticity)
         return derive_flow(sde, score)
     if isinstance(sde, AffineSDE):
         return AffineReverse(sde, _as_model(sde, score), stochasticity)
-    return _AdditiveReverse(_require_additive(sde), _as_score(score), stochasticity)
+    return AdditiveReverse(_require_additive(sde), _as_score(score), stochasticity)
 
 
 def derive_flow(sde: SDE, score: Model | Score) -> ODE:

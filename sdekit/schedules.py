@@ -109,7 +109,11 @@ class VPSchedule(Schedule):
 
     def sigma_rate(self, t: Tensor) -> Tensor:
         # sigma sigma' = -alpha alpha' because alpha^2 + sigma^2 = 1.
-        return 0.5 * self._beta(t) * torch.exp(2 * self.log_alpha(t) - self.log_sigma(t))
+        rate = 0.5 * self._beta(t) * torch.exp(2 * self.log_alpha(t) - self.log_sigma(t))
+        if self.beta_min > 0:
+            return rate
+        # sigma ~ sqrt(beta_max / 2) t near 0, where the product above is 0 / 0.
+        return torch.where(t == 0, math.sqrt(0.5 * self.beta_max), rate)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from sdekit.seeds import resolve_seed
 from sdekit.shapes import check_state
 from sdekit.solution import Run, Solution, Status, StepInfo
 from sdekit.solvers.base import Solver
+from sdekit.times import times_as_floats
 from sdekit.version import __version__
 
 __all__ = ["solve"]
@@ -94,28 +95,31 @@ def solve(
     if problem.plan is not None and problem.model is not None:
         _check_plan_fits(problem.plan, x)
         bind(problem.plan, problem.model)
-    key = resolve_seed(seed) if problem.stochastic else None
+    _check_noise(noise, seed, sample_ids, x)
+    # Only named noise is keyed; a deterministic solve and a noise object leave torch's generator alone.
+    key = resolve_seed(seed) if problem.stochastic and isinstance(noise, str) else None
 
-    def run(level: str, told: Callable[[StepInfo], Any] | None) -> tuple[Run, Monitor]:
-        source = None if key is None else make_noise(noise, key, sample_ids, len(x), x.device)
+    def run(level: str, first: bool) -> tuple[Run, Monitor]:
+        source = make_noise(noise, key or 0, sample_ids, len(x), x.device) if problem.stochastic else None
         monitor = Monitor(x, level, on_failure == "mask")
         monitor.state(x, 0, problem.times[0], "x")
-        with progress_bar(progress if told is callback else None, problem.calls) as advance:
+        told = callback if first else None
+        with progress_bar(progress if first else None, problem.calls) as advance:
             return _run(problem, x, source, monitor, saved, told, advance, conditioning), monitor
 
     try:
-        result, monitor = run(checks, callback)
+        result, monitor = run(checks, True)
     except NonFiniteError:
         if checks == "end":
             # One flag was read at the end: run again, with the same noise, to say where it began.
-            run("full", None)
+            run("full", False)
         raise
-    provenance = _provenance(problem, x, key, noise, checks)
+    provenance = _provenance(problem, x, key, noise if problem.stochastic else None, checks)
     return _solution(problem, x, result, monitor, saved, provenance)
 
 
 def _check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         expected = ", ".join(repr(c) for c in choices)
         raise OptionError(argument, got=repr(value), expected=expected, fix=suggest(str(value), choices))
 
@@ -123,6 +127,20 @@ def _check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
 def _check_callable(argument: str, value: Any) -> None:
     if value is not None and not callable(value):
         raise InterfaceError(argument, got=type(value).__name__, expected="a function or None", fix="Pass a callable.")
+
+
+def _check_noise(noise: Any, seed: Any, sample_ids: Any, x: Tensor) -> None:
+    """Checked for deterministic solvers too: a wrong value must not wait for the day the solver is changed."""
+    if seed is not None and not isinstance(seed, torch.Generator):
+        resolve_seed(seed)
+    make_noise(noise, 0, sample_ids, len(x), x.device)
+    if sample_ids is not None and noise != "step":
+        raise OptionError(
+            "sample_ids",
+            got=f"ids beside noise={noise!r}" if isinstance(noise, str) else "ids beside a noise object",
+            expected="noise='step', the one that is keyed by them",
+            fix="Leave sample_ids out, or use noise='step'.",
+        )
 
 
 def _check_conditioning(problem: Problem, conditioning: dict[str, Any]) -> None:
@@ -157,7 +175,9 @@ def _keywords(net: Any) -> set[str] | None:
         return None
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
-    return {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    # The first two positional ones are x and t, which the solver passes.
+    given = {p.name for p in [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:2]}
+    return {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)} - given
 
 
 def _saved_indices(save: Any, times: list[float]) -> list[int]:
@@ -165,7 +185,14 @@ def _saved_indices(save: Any, times: list[float]) -> list[int]:
     if isinstance(save, str):
         _check_choice("save", save, ("final", "all"))
         return [last] if save == "final" else list(range(last + 1))
-    wanted = [float(t) for t in (save.tolist() if hasattr(save, "tolist") else save)]
+    if isinstance(save, Sequence) or hasattr(save, "tolist"):
+        wanted = times_as_floats(save, "save")
+    else:
+        raise InterfaceError(
+            "save", got=repr(save), expected="'final', 'all' or times of the grid", fix="Pass a list of times."
+        )
+    if not wanted:
+        raise OptionError("save", got="no times", expected="at least one time of the grid", fix="Use save='final'.")
     missing = [t for t in wanted if t not in times]
     if missing:
         raise OptionError(
@@ -208,7 +235,16 @@ def _run(
         )
     stepper: Any = problem.solver
     return integrate(
-        problem.dynamics, stepper, x, problem.times, source, monitor, save=saved, callback=callback, advance=advance
+        problem.dynamics,
+        stepper,
+        x,
+        problem.times,
+        source,
+        monitor,
+        limit=problem.limit,
+        save=saved,
+        callback=callback,
+        advance=advance,
     )
 
 
@@ -251,7 +287,7 @@ def _provenance(problem: Problem, x: Tensor, key: int | None, noise: Any, checks
         "dynamics": repr(problem.dynamics if problem.model is None else problem.model),
         "times": list(problem.times),
         "seed": key,
-        "noise": None if key is None else noise if isinstance(noise, str) else repr(noise),
+        "noise": noise if noise is None or isinstance(noise, str) else repr(noise),
         "checks": checks,
         "dtype": str(x.dtype),
         "device": str(x.device),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdekit.errors import InterfaceError, OptionError
 
-__all__ = ["check_count", "check_times"]
+__all__ = ["check_count", "check_times", "times_as_floats"]
 
 _ULPS = 8
 _EPS = {
@@ -40,7 +40,7 @@ def check_times(
         InterfaceError: for something that is not a sequence of numbers.
         OptionError: naming the index and both values where the contract is broken.
     """
-    values, dtype = _as_floats(times, argument), _dtype_name(times)
+    values, dtype = times_as_floats(times, argument), _dtype_name(times)
     coarse = _EPS.get(dtype, 1.0)  # how much wider than float64's an ulp of that dtype is
 
     def bad(got: str, expected: str, fix: str) -> OptionError:
@@ -80,7 +80,8 @@ def _dtype_name(times: Any) -> str:
     return name if name in _EPS else "float64"
 
 
-def _as_floats(times: Any, argument: str) -> list[float]:
+def times_as_floats(times: Any, argument: str) -> list[float]:
+    """Times as host floats, whatever their order. Raises InterfaceError or OptionError."""
     if isinstance(times, Tensor):
         if times.ndim != 1:
             shape = tuple(times.shape)

@@ -161,6 +161,9 @@ class Stepper(Solver, ABC):
     needs: ClassVar[str] = "sde"
     """"ode" for methods that solve dx/dt = drift only."""
 
+    calls_per_step: int = 1
+    """How many drift calls a step makes: what `max_nfe` is held against before the start."""
+
     @abstractmethod
     def step(
         self, dynamics: Any, t0: float, t1: float, x: Tensor, increments: Increments | None, state: Any

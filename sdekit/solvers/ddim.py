@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError, suggest
-from sdekit.plan import DATA, Row, commit
+from sdekit.plan import DATA, NOISE, Row, commit
 from sdekit.sde import Stochasticity
 from sdekit.shapes import finite_number
 from sdekit.solvers.base import Order, PlanSolver, register
@@ -27,6 +27,8 @@ def ddim_row(step: int, s: Level, t: Level, eta: float = 0.0) -> Row:
     """
     if t.sigma == 0:
         return commit(step, s, DATA, 0.0, {0: t.alpha})
+    if s.sigma == 0:  # upwards from data: only the noise prediction says where to go
+        return commit(step, s, NOISE, t.alpha / s.alpha, {0: t.sigma})
     h = t.half_log_snr - s.half_log_snr
     q = -math.expm1(-2 * h)
     kept = math.sqrt(max(1 - eta**2 * q, 0.0)) if eta < 1 else math.exp(-h)

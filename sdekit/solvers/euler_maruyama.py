@@ -15,6 +15,7 @@ from sdekit.plan import Row, commit
 from sdekit.reverse import drift_weights, stochasticity_at
 from sdekit.sde import Stochasticity
 from sdekit.solvers.base import Increments, Order, PlanSolver, Stepper, StepResult, register
+from sdekit.solvers.exponential import limit_row
 
 __all__ = ["EulerMaruyama"]
 
@@ -24,7 +25,8 @@ __all__ = ["EulerMaruyama"]
 class EulerMaruyama(PlanSolver, Stepper):
     """x_t = x_s + h drift(s, x_s) + diffusion(s, x_s) (W_t - W_s), h = t - s.
 
-    On a bare Model it solves the reverse SDE of stochasticity 1.
+    On a bare Model it solves the reverse SDE of stochasticity 1. A step from alpha = 0, where g is infinite, takes the
+    limit instead: x_t = alpha_t data + sigma_t z.
     """
 
     family: ClassVar[str] = "Euler-Maruyama"
@@ -42,6 +44,9 @@ class EulerMaruyama(PlanSolver, Stepper):
         rows = []
         for n, (s, t) in enumerate(itertools.pairwise(levels)):
             tau, h = stochasticity_at(stochasticity, s.t), t.t - s.t
+            if s.alpha == 0 and tau > 0:  # g is infinite there
+                rows.append(limit_row(n, s, t, "data", tau))
+                continue
             weights = drift_weights(s, tau)
             # g^2 = 2 sigma (g^2 / (2 sigma)).
             std = tau * math.sqrt(2 * s.sigma * s.half_variance_rate * abs(h)) if tau else 0.0

@@ -29,7 +29,7 @@ from sdekit.plan import DATA, NOISE, Row, commit, stage
 from sdekit.reverse import stochasticity_at
 from sdekit.sde import Stochasticity
 
-__all__ = ["ExponentialStep", "exponential_step", "krogstad_rows", "multistep_rows"]
+__all__ = ["ExponentialStep", "exponential_step", "krogstad_rows", "limit_row", "multistep_rows"]
 
 _QUADRATURE = 20
 
@@ -132,7 +132,7 @@ def multistep_rows(
             rows += krogstad_rows(process, n, s, t, prediction)
             continue
         if not finite or t.sigma == 0:
-            rows.append(_limit_row(process, n, s, t, prediction, tau))
+            rows.append(limit_row(n, s, t, prediction, tau))
             if finite:
                 history.insert(0, (len(rows) - 1, s.half_log_snr))
             continue
@@ -169,16 +169,18 @@ def _adams_row(
     return commit(n, s, weights, step.scale, outputs, {0: step.std})
 
 
-def _limit_row(process: AffineSDE, n: int, s: Level, t: Level, prediction: str, tau: Stochasticity) -> Row:
-    """A step to sigma = 0 or from alpha = 0: the limits of order 1.
+def limit_row(n: int, s: Level, t: Level, prediction: str, tau: Stochasticity) -> Row:
+    """A step that touches sigma = 0 or begins at alpha = 0: the limits of order 1.
 
-    To sigma = 0 it is x_t = alpha_t data. From alpha = 0, where lambda = -inf, stochasticity has had time to replace
+    To sigma = 0 it is x_t = alpha_t data, and from there (upwards) x_t = (alpha_t / alpha_s) x_s + sigma_t noise. From alpha = 0, where lambda = -inf, stochasticity has had time to replace
     all noise, so that x_t = alpha_t data + sigma_t z; without it x_t = (sigma_t / sigma_s) x_s + alpha_t data.
     """
     if t.sigma == 0:
         if prediction == "noise" and s.alpha > 0:
             return commit(n, s, NOISE, t.alpha / s.alpha, {0: -t.alpha * s.rho})
         return commit(n, s, DATA, 0.0, {0: t.alpha})
+    if s.sigma == 0:
+        return commit(n, s, NOISE, t.alpha / s.alpha, {0: t.sigma})
     if stochasticity_at(tau, s.t) > 0:
         return commit(n, s, DATA, 0.0, {0: t.alpha}, {0: t.sigma})
     return commit(n, s, DATA, t.sigma / s.sigma, {0: t.alpha})

@@ -50,6 +50,10 @@ class RungeKutta(PlanSolver, Stepper):
             )
 
     @property
+    def calls_per_step(self) -> int:  # type: ignore[override]
+        return len(self.tableau.c)
+
+    @property
     def declared(self) -> Order:  # type: ignore[override]
         return Order(deterministic=self.tableau.order, note="order 1 on a step from alpha = 0 or to sigma = 0")
 

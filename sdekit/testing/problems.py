@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -145,6 +145,11 @@ def order_problems() -> dict[str, OrderProblem]:
 
     The target is one mixture in the plane whose narrowest standard deviation is 0.3; "sharp" has one of 0.14.
     """
+    return dict(_standard())
+
+
+@cache
+def _standard() -> dict[str, OrderProblem]:
     smooth = targets.random_mixture(2, 4, 3, std=(0.3, 0.6))
     processes: dict[str, AffineSDE] = {
         "vp": VP(),
