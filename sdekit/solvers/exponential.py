@@ -172,8 +172,9 @@ def _adams_row(
 def limit_row(n: int, s: Level, t: Level, prediction: str, tau: Stochasticity) -> Row:
     """A step that touches sigma = 0 or begins at alpha = 0: the limits of order 1.
 
-    To sigma = 0 it is x_t = alpha_t data, and from there (upwards) x_t = (alpha_t / alpha_s) x_s + sigma_t noise. From alpha = 0, where lambda = -inf, stochasticity has had time to replace
-    all noise, so that x_t = alpha_t data + sigma_t z; without it x_t = (sigma_t / sigma_s) x_s + alpha_t data.
+    To sigma = 0 it is x_t = alpha_t data, and from there (upwards) x_t = (alpha_t / alpha_s) x_s + sigma_t noise. From
+    alpha = 0, where lambda = -inf, stochasticity has had time to replace all noise, so that x_t = alpha_t data +
+    sigma_t z; without it x_t = (sigma_t / sigma_s) x_s + alpha_t data.
     """
     if t.sigma == 0:
         if prediction == "noise" and s.alpha > 0:
