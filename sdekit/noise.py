@@ -12,22 +12,12 @@ from torch import Tensor
 
 from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameError, suggest
 from sdekit.math.philox import PRIOR_STREAM, check_sample_ids, check_seed, fill_normals
+from sdekit.seeds import resolve_seed
 
 __all__ = ["CustomNoise", "NoiseSource", "PlainNoise", "StepNoise", "make_noise", "resolve_seed"]
 
 NAMES = ("plain", "step")
 """What `make_noise` knows by name."""
-
-
-def resolve_seed(seed: int | torch.Generator | None) -> int:
-    """A seed in [0, 2^64): an int as it is; from a generator, or from torch's global one for None, exactly one integer.
-
-    Raises InterfaceError for anything else (a bool included), OptionError for an int out of range.
-    """
-    if seed is None or isinstance(seed, torch.Generator):
-        device = "cpu" if seed is None else seed.device
-        return int(torch.randint(2**63 - 1, (), generator=seed, device=device, dtype=torch.int64))
-    return check_seed(seed)
 
 
 class NoiseSource(ABC):
