@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sdekit.errors import ModelOutputError, SdekitError, ShapeError
+from sdekit.errors import InterfaceError, ModelOutputError, NonFiniteError, OptionError, SdekitError, ShapeError
+from sdekit.execute.outputs import same_memory
 from sdekit.model import check_output
 from sdekit.monitor import Monitor
 from sdekit.noise import NoiseSource, PlainNoise, StepNoise
@@ -28,34 +29,89 @@ class _Increments(NamedTuple):
     W: Tensor
 
 
+class _Buffers:
+    """Outputs of one function that a stepper may still hold.
+
+    A function may rewrite one buffer at every call. Its first output is therefore copied; where the second lies in the
+    same memory, all are copied from then on.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._first: Tensor | None = None
+        self._copies: bool | None = None
+        self._held: list[tuple[Tensor, int]] = []
+
+    def next_step(self) -> None:
+        """Forget what the last step held."""
+        self._held.clear()
+
+    def own(self, out: Tensor) -> Tensor:
+        """`out`, or a copy where it would not stay as it is. Raises ModelOutputError where an earlier one did not."""
+        if any(held._version != version for held, version in self._held):
+            raise ModelOutputError(
+                self.name,
+                got="a call that changed the tensor returned by an earlier one",
+                expected="outputs that stay as they were returned",
+                fix="Return a new tensor from each call.",
+            )
+        if self._copies is None and not out.is_inference():
+            if self._first is None:
+                self._first = out
+                return out.clone()
+            # The first is still alive, so that its memory can be the second's only by intent.
+            self._copies, self._first = same_memory(out, self._first), None
+        if self._copies is not False:
+            return out.clone()
+        self._held.append((out, out._version))
+        return out
+
+
 class Dynamics:
     """An SDE or ODE as steppers see it: times may be floats, outputs are checked, drift calls are counted.
 
     Args:
         dynamics: the user's SDE or ODE.
-        x: the start, for shapes.
+        x: the start, for its dtype, in which the dynamics are called.
+        limit: how many drift calls may be made.
     """
 
-    def __init__(self, dynamics: SDE | ODE, x: Tensor, monitor: Monitor) -> None:
-        self.dynamics, self.monitor = dynamics, monitor
+    def __init__(self, dynamics: SDE | ODE, x: Tensor, monitor: Monitor, limit: int) -> None:
+        self.dynamics, self.monitor, self.limit = dynamics, monitor, limit
         self.noise_type = dynamics.noise_type if isinstance(dynamics, SDE) else None
         self.dtype = x.dtype
         self.calls = 0
-        self.at: tuple[int, float] = (0, 0.0)
+        self.step = 0
+        self._buffers = {name: _Buffers(name) for name in ("drift", "diffusion")}
+
+    def begin(self, step: int) -> None:
+        """Enter a step."""
+        self.step = step
+        for buffers in self._buffers.values():
+            buffers.next_step()
 
     def drift(self, t: float, x: Tensor) -> Tensor:
-        """drift(t, x), checked."""
+        """drift(t, x), checked. Raises OptionError where the limit of calls is reached."""
+        if self.calls >= self.limit:
+            raise OptionError(
+                "max_nfe",
+                got=f"a stepper that needs more than {self.limit} calls of the drift, in step {self.step}, t = {t:.8g}",
+                expected="an end by then",
+                fix="Raise max_nfe, or correct the stepper: it declares its calls as calls_per_step.",
+            )
         point = x if x.dtype == self.dtype else x.to(self.dtype)
-        out = check_output(self._call(self.dynamics.drift, t, point), point, "drift")
-        self.monitor.output(out, x, *self.at, self.calls)
+        out = check_output(self._call("drift", t, point), point, "drift")
+        self.monitor.output(out, point, self.step, t, self.calls)
         self.calls += 1
-        return out
+        return self._buffers["drift"].own(out)
 
     def diffusion(self, t: float, x: Tensor) -> Tensor:
         """g(t, x) in the shape of its noise type, checked."""
         point = x if x.dtype == self.dtype else x.to(self.dtype)
-        out = self._call(self.dynamics.diffusion, t, point)  # type: ignore[union-attr]
-        return _check_diffusion(out, point, self.noise_type)
+        out = _check_diffusion(self._call("diffusion", t, point), point, self.noise_type)
+        rows = out.expand(len(x), *out.shape[1:]) if out.ndim else out.expand(len(x))
+        self.monitor.output(rows, point, self.step, t, self.calls)
+        return self._buffers["diffusion"].own(out)
 
     def diffuse(self, t: float, x: Tensor, w: Tensor) -> Tensor:
         """g(t, x) w for an increment w: like x, or (B, m) for general noise."""
@@ -66,14 +122,15 @@ class Dynamics:
         """The shape of a Brownian increment; for general noise read off the diffusion, by one call of it."""
         return (len(x), self.diffusion(t, x).shape[-1]) if self.noise_type == "general" else tuple(x.shape)
 
-    def _call(self, function: Callable[[Tensor, Tensor], Tensor], t: float, x: Tensor) -> Tensor:
+    def _call(self, name: str, t: float, x: Tensor) -> Tensor:
+        function: Callable[[Tensor, Tensor], Tensor] = getattr(self.dynamics, name)
         if x.is_inference():
             return function(time_like(t, x), x.clone())
         version = x._version
         out = function(time_like(t, x), x)
         if x._version != version:
             raise ModelOutputError(
-                function.__name__,
+                name,
                 got="a change in place of its input",
                 expected="an input that is left as it is",
                 fix="Work on a copy: x = x.clone().",
@@ -84,10 +141,15 @@ class Dynamics:
 def _check_diffusion(out: Any, x: Tensor, noise_type: str | None) -> Tensor:
     if noise_type == "diagonal":
         return check_output(out, x, "diffusion")
-    if not isinstance(out, Tensor) or not out.dtype.is_floating_point or out.device != x.device:
-        got = f"{out.dtype} on {out.device}" if isinstance(out, Tensor) else type(out).__name__
+    if (
+        not isinstance(out, Tensor)
+        or not out.dtype.is_floating_point
+        or out.device != x.device
+        or out.layout != torch.strided
+    ):
+        got = f"{out.dtype}, {out.layout}, on {out.device}" if isinstance(out, Tensor) else type(out).__name__
         raise ModelOutputError(
-            "diffusion", got=got, expected=f"a real floating tensor on {x.device}", fix="Return such a tensor."
+            "diffusion", got=got, expected=f"a dense real floating tensor on {x.device}", fix="Return such a tensor."
         )
     if noise_type == "scalar":
         fits = out.ndim == 0 or (out.ndim == x.ndim and out.shape[0] in (1, len(x)) and out.numel() == out.shape[0])
@@ -98,9 +160,8 @@ def _check_diffusion(out: Any, x: Tensor, noise_type: str | None) -> Tensor:
             f"{tuple(x.shape)} + (m,) for general noise",
         )
     if not fits:
-        raise ShapeError(
-            "diffusion", got=f"shape {tuple(out.shape)}", expected=expected, fix="Match noise_type and the shape of g."
-        )
+        fix = "Match noise_type and the shape of g. The order of arguments is diffusion(t, x)."
+        raise ModelOutputError("diffusion", got=f"shape {tuple(out.shape)}", expected=expected, fix=fix)
     return out.to(compute_dtype(x.dtype))
 
 
@@ -112,41 +173,68 @@ def integrate(
     noise: NoiseSource | None,
     monitor: Monitor,
     *,
+    limit: int,
     save: Collection[int] = (),
     callback: Callable[[StepInfo], Any] | None = None,
     advance: Callable[[int], Any] | None = None,
 ) -> Run:
-    """Step through a grid, either direction of time; arguments and errors as for `sdekit.execute.execute`."""
-    state: Any = None
-    inner = Dynamics(dynamics, x, monitor)
+    """Step through a grid, either direction of time.
+
+    Args:
+        limit: how many drift calls may be made; OptionError beyond.
+        noise, save, callback, advance: as for `sdekit.execute.execute`, and so are the errors.
+    """
+    inner = Dynamics(dynamics, x, monitor, limit)
     y = x.to(compute_dtype(x.dtype), copy=True)
-    shape = inner.increment_shape(times[0], y) if inner.noise_type is not None else None
     run = Run(y, {0: x.clone()} if 0 in save else {})
+    shape: tuple[int, ...] | None = None
+    state: Any = None
     for i, (t0, t1) in enumerate(itertools.pairwise(times)):
-        inner.at = (i, t0)
+        inner.begin(i)
         try:
             increments = None
-            if shape is not None and noise is not None:
+            if noise is not None and inner.noise_type is not None:
+                shape = inner.increment_shape(t0, y) if shape is None else shape
                 increments = _Increments(_increment(noise, y, shape, i, t0, t1, monitor))
-            y, _, state = stepper.step(inner, t0, t1, y, increments, state)
-        except BaseException as error:
-            if isinstance(error, SdekitError):
-                error.partial = Partial(run.x, times[run.steps], inner.calls)
-            else:
-                error.add_note(f"raised in step {i}, from t = {t0:.8g}, of a sdekit solve")
-            raise
-        if advance is not None:
-            advance(inner.calls - run.nfe)
-        run.x, run.steps, run.nfe = y, i + 1, inner.calls
-        if run.steps in save:
-            run.saved[run.steps] = y.to(x.dtype, copy=True)
-        if callback is not None:
-            info = StepInfo(i, t0, t1, y.to(x.dtype, copy=True), None, run.nfe)
-            if callback(info) is True:
+            y, _, state = _checked(stepper.step(inner, t0, t1, y, increments, state), y)
+            calls = inner.calls - run.nfe
+            run.x, run.steps, run.nfe = y, i + 1, inner.calls
+            if run.steps in save:
+                run.saved[run.steps] = y.to(x.dtype, copy=True)
+                monitor.state(run.saved[run.steps], i, t1)
+            if advance is not None:
+                advance(calls)
+            if callback is not None and callback(StepInfo(i, t0, t1, y.to(x.dtype, copy=True), None, run.nfe)) is True:
                 run.stopped = True
                 break
-    monitor.state(y, run.steps - 1, times[run.steps])
+        except BaseException as error:
+            if isinstance(error, SdekitError):
+                error.partial = Partial(run.x.to(x.dtype), times[run.steps], inner.calls)
+            error.add_note(f"raised in step {i}, from t = {t0:.8g}, of a sdekit solve")
+            raise
+    _check_end(run, x, times, monitor)
     return run
+
+
+def _check_end(run: Run, x: Tensor, times: Sequence[float], monitor: Monitor) -> None:
+    """The last state, in the dtype in which it is returned: half precisions overflow there."""
+    try:
+        monitor.state(run.x.to(x.dtype), run.steps - 1, times[run.steps])
+    except NonFiniteError as error:
+        error.partial = Partial(run.x.to(x.dtype), times[run.steps], run.nfe)
+        raise
+
+
+def _checked(result: Any, y: Tensor) -> tuple[Tensor, Any, Any]:
+    """What a stepper returned. Raises InterfaceError or ShapeError: a plugin must not change shapes unnoticed."""
+    fix = "Return StepResult(x, error, state), x like the state it was given."
+    if not isinstance(result, tuple) or len(result) != 3 or not isinstance(result[0], Tensor):
+        got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+        raise InterfaceError("solver.step", got=got, expected="a tensor, an error or None, a state", fix=fix)
+    if result[0].shape != y.shape or result[0].dtype != y.dtype:
+        got = f"{result[0].dtype} of shape {tuple(result[0].shape)}"
+        raise ShapeError("solver.step", got=got, expected=f"{y.dtype} of shape {tuple(y.shape)}", fix=fix)
+    return result
 
 
 def _increment(

@@ -207,8 +207,8 @@ def check_output(out: Any, x: Tensor, source: str) -> Tensor:
         raise wrong(
             f"shape {tuple(out.shape)}", f"Return one value per element of x. The order of arguments is {order}."
         )
-    if not out.dtype.is_floating_point:
-        raise wrong(f"dtype {out.dtype}", "Return floating-point values.")
+    if not out.dtype.is_floating_point or out.layout != torch.strided:
+        raise wrong(f"dtype {out.dtype}, layout {out.layout}", "Return a dense tensor of floating-point values.")
     if out.device != x.device:
         raise wrong(f"a tensor on {out.device}", "Move the network and the state to one device.")
     dtype = compute_dtype(x.dtype)

@@ -30,7 +30,7 @@ class RungeKutta(PlanSolver, Stepper):
     rho_s is x_t = (alpha_t / alpha_s) x_s + alpha_t h sum b_i E_i with E_i = noise at rho_s + c_i h. In t it is the
     textbook form on dx/dt = velocity. A bare ODE is always solved in t.
 
-    At alpha_s = 0 (rho infinite), and at sigma_t = 0 where a stage would fall there, the step is DDIM's.
+    Where alpha = 0 at an end (rho infinite), and at sigma_t = 0 where a stage would fall there, the step is DDIM's.
 
     Args:
         clock: "rho" or "t", for affine processes.
@@ -64,7 +64,7 @@ class RungeKutta(PlanSolver, Stepper):
         for n, (s, t) in enumerate(itertools.pairwise(levels)):
             if self.clock == "t":
                 rows += self._rows_in_t(n, s, t, inner[n])
-            elif s.alpha == 0 or (t.sigma == 0 and 1.0 in self.tableau.c):
+            elif 0 in (s.alpha, t.alpha) or (t.sigma == 0 and 1.0 in self.tableau.c):
                 rows.append(ddim_row(n, s, t))
             else:
                 rows += self._rows_in_rho(n, s, t, inner[n])
