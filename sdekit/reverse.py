@@ -13,7 +13,7 @@ from torch import Tensor
 from sdekit.affine import AffineSDE
 from sdekit.errors import InterfaceError, OptionError
 from sdekit.model import Model, ScoreModel, check_output
-from sdekit.sde import ODE, SDE, Score, Stochasticity
+from sdekit.sde import ODE, SDE, Score, Stochasticity, check_two_arguments
 from sdekit.shapes import compute_dtype, expand_time, time_like
 
 __all__ = ["AdditiveReverse", "AffineFlow", "AffineReverse", "derive_flow", "derive_reverse", "stochasticity_at"]
@@ -160,10 +160,7 @@ def _as_model(process: AffineSDE, score: Any) -> Model:
 def _as_score(score: Any) -> Score:
     if isinstance(score, Model):
         return score.score
-    if not callable(score):
-        raise InterfaceError(
-            "score", got=type(score).__name__, expected="a Model or a function score(t, x)", fix="Pass one of them."
-        )
+    check_two_arguments("score", score)
     return cast(Score, score)
 
 

@@ -6,6 +6,8 @@ it, of shape () or (B, 1, ..., 1), in x's dtype but at least float32.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from sdekit.errors import InterfaceError, OptionError, suggest
 if TYPE_CHECKING:
     from sdekit.model import Model
 
-__all__ = ["ODE", "SDE", "Score", "Stochasticity", "make_ode", "make_sde"]
+__all__ = ["ODE", "SDE", "Score", "Stochasticity", "check_two_arguments", "make_ode", "make_sde"]
 
 NoiseType = Literal["scalar", "diagonal", "general"]
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -28,20 +30,53 @@ _NOISE_TYPES = ("scalar", "diagonal", "general")
 _CALCULI = ("ito", "stratonovich")
 
 
-def _check_callable(argument: str, value: Any) -> None:
-    if not callable(value):
-        raise InterfaceError(
-            argument, got=type(value).__name__, expected=f"a function {argument}(t, x)", fix="Pass a callable."
-        )
+_TIMES = {"t", "ts", "time", "times", "timestep", "timesteps"}
+_STATES = {"x", "xs", "xt", "x_t", "y", "z", "state", "states", "sample", "samples"}
+
+
+def check_two_arguments(argument: str, function: Any, *, time_first: bool = True) -> None:
+    """A function of time and state, or of state and time: told by its signature and its parameters' names.
+
+    Raises:
+        InterfaceError: for what is not callable, takes fewer than two arguments, or names them in the other order.
+    """
+    order = "(t, x)" if time_first else "(x, t)"
+    wanted = f"a function {argument}{order}"
+    if not callable(function):
+        raise InterfaceError(argument, got=type(function).__name__, expected=wanted, fix="Pass a callable.")
+    try:
+        parameters = inspect.signature(getattr(function, "forward", function)).parameters.values()
+    except (TypeError, ValueError):  # not written in Python
+        return
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(names) < 2 and all(p.kind is not p.VAR_POSITIONAL for p in parameters):
+        got = f"a function of ({', '.join(names)})"
+        raise InterfaceError(argument, got=got, expected=wanted, fix="Let it take both, in this order.")
+    first, second = (_STATES, _TIMES) if time_first else (_TIMES, _STATES)
+    if len(names) >= 2 and names[0] in first and names[1] in second:
+        swapped = "lambda t, x: f(x, t)" if time_first else "lambda x, t: f(t, x)"
+        got = f"a function of ({names[0]}, {names[1]}), in the other order"
+        raise InterfaceError(argument, got=got, expected=wanted, fix=f"Swap them, for example: {swapped}.")
+
+
+def _check_methods(cls: type, *names: str) -> None:
+    for name in names:
+        method = cls.__dict__.get(name)
+        if inspect.isfunction(method):
+            check_two_arguments(f"{cls.__name__}.{name}", functools.partial(method, None))
 
 
 def _check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise OptionError(argument, got=repr(value), expected=" or ".join(choices), fix=suggest(str(value), choices))
 
 
 class ODE(ABC):
     """dx/dt = drift(t, x)."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _check_methods(cls, "drift")
 
     @abstractmethod
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
@@ -66,6 +101,7 @@ class SDE(ABC):
         super().__init_subclass__(**kwargs)
         _check_choice(f"{cls.__name__}.noise_type", cls.noise_type, _NOISE_TYPES)
         _check_choice(f"{cls.__name__}.sde_type", cls.sde_type, _CALCULI)
+        _check_methods(cls, "drift", "diffusion")
 
     @abstractmethod
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
@@ -130,7 +166,7 @@ class _FunctionSDE(SDE):
 
 def make_ode(drift: Callable[[Tensor, Tensor], Tensor]) -> ODE:
     """An ODE from a function drift(t, x). Raises InterfaceError if it is not callable."""
-    _check_callable("drift", drift)
+    check_two_arguments("drift", drift)
     return _FunctionODE(drift)
 
 
@@ -147,8 +183,8 @@ def make_sde(
         InterfaceError: if drift or diffusion is not callable.
         OptionError: for an unknown noise_type or sde_type.
     """
-    _check_callable("drift", drift)
-    _check_callable("diffusion", diffusion)
+    check_two_arguments("drift", drift)
+    check_two_arguments("diffusion", diffusion)
     _check_choice("noise_type", noise_type, _NOISE_TYPES)
     _check_choice("sde_type", sde_type, _CALCULI)
     return _FunctionSDE(drift, diffusion, noise_type, sde_type, bool(additive))
