@@ -16,6 +16,7 @@ from sdekit.math.philox import PRIOR_STREAM, SIMULATE_STREAM, normals
 from sdekit.schedules import Schedule
 from sdekit.sde import SDE
 from sdekit.shapes import as_float64, check_state, compute_dtype, expand_time, finite_number
+from sdekit.times import check_times
 
 __all__ = ["AffineSDE", "Level"]
 
@@ -79,6 +80,10 @@ class AffineSDE(SDE):
                 )
 
     def __post_init__(self) -> None:
+        if not isinstance(self.schedule, Schedule):
+            got = type(self.schedule).__name__
+            fix = "Use sdekit.VP() or another named process, or derive a schedule."
+            raise InterfaceError("schedule", got=got, expected="a sdekit.schedules.Schedule", fix=fix)
         low, high = finite_number("t_min", self.t_min), finite_number("t_max", self.t_max)
         if not self.domain[0] <= low < high <= self.domain[1]:
             raise OptionError(
@@ -161,7 +166,8 @@ class AffineSDE(SDE):
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
         """f(t) x."""
-        return self.drift_coefficient(expand_time(t, x)).to(compute_dtype(x.dtype)) * x
+        dtype = compute_dtype(x.dtype)
+        return self.drift_coefficient(expand_time(t, x)).to(dtype) * x.to(dtype)
 
     def diffusion(self, t: Tensor, x: Tensor) -> Tensor:
         """g(t), of shape () or (B, 1, ..., 1)."""
@@ -197,13 +203,14 @@ class AffineSDE(SDE):
     def perturb(self, t: float | Tensor, x0: Tensor, noise: Tensor) -> Tensor:
         """alpha(t) x0 + sigma(t) noise, in x0's dtype. t: (), (B,) or (B, 1, ..., 1); x0, noise: (B, *shape)."""
         check_state(x0, "x0")
+        check_state(noise, "noise")
         if noise.shape != x0.shape:
             raise ShapeError(
                 "noise", got=f"shape {tuple(noise.shape)}", expected=f"{tuple(x0.shape)} as x0", fix="Match it."
             )
         time = self._inside("t", expand_time(t, x0))
         dtype = compute_dtype(x0.dtype)
-        return (self.alpha(time).to(dtype) * x0 + self.sigma(time).to(dtype) * noise).to(x0.dtype)
+        return (self.alpha(time).to(dtype) * x0.to(dtype) + self.sigma(time).to(dtype) * noise.to(dtype)).to(x0.dtype)
 
     def transition(self, t_from: float | Tensor, t_to: float | Tensor) -> tuple[Tensor, Tensor]:
         """Scale and std of x(t_to) given x(t_from) for t_to >= t_from: N(scale x, std^2), float64.
@@ -231,14 +238,7 @@ class AffineSDE(SDE):
         from sdekit.seeds import resolve_seed
 
         check_state(x0, "x0")
-        grid = self._inside("times", as_float64(times).cpu())
-        if grid.ndim != 1 or grid.numel() < 2 or not bool((grid[1:] > grid[:-1]).all()):
-            raise OptionError(
-                "times",
-                got=_brief(grid),
-                expected="two or more increasing times",
-                fix="Sort them and drop repetitions.",
-            )
+        grid = as_float64(check_times(times, domain=self.domain, direction="up"))
         key = resolve_seed(seed)
         ids = torch.arange(len(x0), dtype=torch.int64, device=x0.device)
         dtype = compute_dtype(x0.dtype)
@@ -270,7 +270,7 @@ def _brief(t: Tensor) -> str:
 
 
 def _batch_and_size(shape: Sequence[int]) -> tuple[int, int]:
-    sizes = tuple(shape)
+    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
     if not sizes or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in sizes):
         raise ShapeError("shape", got=repr(shape), expected="(B, *shape) of non-negative integers", fix="Pass a tuple.")
     return sizes[0], math.prod(sizes[1:])

@@ -12,9 +12,13 @@ from torch import Tensor
 from sdekit.affine import AffineSDE
 from sdekit.errors import InterfaceError, ModelOutputError, OptionError, suggest
 from sdekit.parameterisation import PREDICTIONS, EDMPreconditioning, Schedules, convert, weights
-from sdekit.shapes import compute_dtype, expand_time, time_like
+from sdekit.sde import check_two_arguments
+from sdekit.shapes import check_dtype, compute_dtype, expand_time, time_like
 
-__all__ = ["Model", "ScoreModel", "check_output"]
+__all__ = ["Model", "ScoreModel", "Weights", "check_output"]
+
+Weights = tuple[float, float] | tuple[np.ndarray, np.ndarray]
+"""A prediction as its weights on (data, noise), at one time or at several."""
 
 
 class Model:
@@ -48,6 +52,10 @@ class Model:
         output: Callable[[Any], Tensor] | None = None,
     ) -> None:
         _check_interface(net, process, time_map, output)
+        if not isinstance(self, ScoreModel):
+            check_two_arguments("net", net, time_first=False)
+        if dtype is not None:
+            check_dtype(dtype)
         self.net, self.process, self.time_map, self.dtype, self.output = net, process, time_map, dtype, output
         self.conditioning: Mapping[str, Any] = {}
         self.native = _native(predicts, precondition)
@@ -66,13 +74,13 @@ class Model:
         point, time = x, self._network_time(t, x)
         if isinstance(self.native, EDMPreconditioning):
             scale = self.native.input_scale(self._schedules(t))
-            point = x * self._spread(scale, t, x)
+            point = (x * self._spread(scale, t, x)).to(x.dtype)
         if self.dtype is not None:
             point, time = point.to(self.dtype), time.to(self.dtype)
         out = self.net(point, time, **{**self.conditioning, **conditioning})
         return check_output(out if self.output is None else self.output(out), x, "net")
 
-    def coefficients(self, want: str | tuple[float, float], t: float) -> tuple[float, float]:
+    def coefficients(self, want: str | Weights, t: float) -> tuple[float, float]:
         """(y, m) with `want` = y x + m network(t, x); `want` is a prediction's name or its weights on (data, noise)."""
         y, m = self._convert(want, self._schedules(t))
         return float(y), float(m)
@@ -81,15 +89,18 @@ class Model:
         """(y, m) for p data + q noise at many times at once; not finite where the prediction does not determine it."""
         return convert(self.native, *weights, schedules)
 
-    def predict(self, want: str | tuple[float, float], t: float | Tensor, x: Tensor, **conditioning: Any) -> Tensor:
+    def predict(self, want: str | Weights, t: float | Tensor, x: Tensor, **conditioning: Any) -> Tensor:
         """Any prediction at (t, x): y x + m network(t, x).
+
+        Args:
+            want: a prediction's name, or its weights on (data, noise): numbers, or arrays with one entry per time.
+            t, x: as for `network`.
 
         Raises:
             OptionError: where the native prediction cannot give `want` (noise gives no data at alpha = 0).
         """
-        raw = self.network(t, x, **conditioning)
-        if want == self.native:
-            return raw
+        if isinstance(want, str) and want == self.native:
+            return self.network(t, x, **conditioning)
         y, m = self._convert(want, self._schedules(t))
         if not (np.isfinite(y).all() and np.isfinite(m).all()):
             raise OptionError(
@@ -98,7 +109,8 @@ class Model:
                 expected="a time inside the open range of the process",
                 fix="Move t off the singular end, or use a network that predicts 'v', which is defined at both ends.",
             )
-        return self._spread(y, t, x) * x + self._spread(m, t, x) * raw
+        raw = self.network(t, x, **conditioning)
+        return self._spread(y, t, x) * x.to(raw.dtype) + self._spread(m, t, x) * raw
 
     def data(self, t: float | Tensor, x: Tensor, **conditioning: Any) -> Tensor:
         """E[x_0 | x_t = x], same shape as x."""
@@ -139,15 +151,17 @@ class Model:
         columns = (p.alpha(t), p.sigma(t), p.alpha_rate(t), p.sigma_rate(t))
         return Schedules(*(c.detach().cpu().numpy() for c in columns))
 
-    def _convert(self, want: str | tuple[float, float], s: Schedules) -> tuple[np.ndarray, np.ndarray]:
-        if want == self.native:
-            return np.zeros_like(s.alpha), np.ones_like(s.alpha)
+    def _convert(self, want: str | Weights, s: Schedules) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(want, str):
+            if want == self.native:
+                return np.zeros_like(s.alpha), np.ones_like(s.alpha)
             if want not in PREDICTIONS:
                 raise OptionError("want", got=repr(want), expected="a prediction", fix=suggest(want, PREDICTIONS))
             p, q = weights(want, s)
         else:
             p, q = (np.asarray(w, dtype=np.float64) for w in want)
+            if p.ndim:
+                p, q = p.reshape(s.alpha.shape), q.reshape(s.alpha.shape)
         return convert(self.native, p, q, s)
 
     def _network_time(self, t: float | Tensor, x: Tensor) -> Tensor:
@@ -155,20 +169,35 @@ class Model:
         dtype = compute_dtype(x.dtype)
         if not isinstance(t, Tensor):
             return torch.full((len(x),), self._map_time(t), dtype=dtype, device=x.device)
-        mapped = torch.as_tensor(self._mapped(t), device=x.device)
-        return mapped.to(dtype).reshape(-1).expand(len(x)).contiguous()
+        return self._mapped(t).to(x.device, dtype).reshape(-1).expand(len(x)).contiguous()
 
     def _map_time(self, t: float) -> float:
         if self.time_map is None and isinstance(self.native, str):
             return t
-        return float(torch.as_tensor(self._mapped(torch.tensor(t, dtype=torch.float64))))
+        return float(self._mapped(torch.tensor(t, dtype=torch.float64)))
 
-    def _mapped(self, t: Tensor) -> Any:
+    def _mapped(self, t: Tensor) -> Tensor:
         if self.time_map is not None:
-            return self.time_map(t.to(torch.float64))
+            return self._checked_times(self.time_map(t.to(torch.float64)), t)
         if isinstance(self.native, EDMPreconditioning):
             return torch.from_numpy(np.atleast_1d(self.native.network_time(self._schedules(t)))).reshape(t.shape)
         return t
+
+    def _checked_times(self, mapped: Any, t: Tensor) -> Tensor:
+        """What time_map returned; a finite one can be told apart from a fault of the network."""
+        if isinstance(mapped, (int, float)) and not isinstance(mapped, bool):
+            mapped = torch.tensor(mapped, dtype=torch.float64)
+        if not isinstance(mapped, Tensor) or mapped.shape != t.shape or not bool(torch.isfinite(mapped).all()):
+            got = f"shape {tuple(mapped.shape)}" if isinstance(mapped, Tensor) else type(mapped).__name__
+            if isinstance(mapped, Tensor) and mapped.shape == t.shape:
+                got = "NaN or infinity"
+            raise OptionError(
+                "time_map",
+                got=f"{got} for times of shape {tuple(t.shape)}",
+                expected="a function that maps a float64 tensor to a finite tensor of its shape",
+                fix="Use elementwise operations: lambda t: 1000 * t.",
+            )
+        return mapped
 
     @staticmethod
     def _spread(value: np.ndarray, t: float | Tensor, x: Tensor) -> Any:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdekit import grids
-from sdekit.errors import InterfaceError, OptionError, ShapeError
+from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameError, suggest
 from sdekit.math.philox import PRIOR_STREAM, normals
 from sdekit.model import Model
+from sdekit.noise import PlainNoise
 from sdekit.problem import prepare
 from sdekit.seeds import resolve_seed
-from sdekit.shapes import check_state, compute_dtype
+from sdekit.shapes import check_dtype, check_state, compute_dtype, finite_number
 from sdekit.solve import solve
 from sdekit.solvers.base import Solver
 from sdekit.times import check_count, check_times
@@ -57,7 +58,8 @@ def sample(
         batch_size: solve in chunks of this size.
         x_start, t_start: begin at this state (B, *shape) and time instead of the prior; both or neither.
         conditioning: keyword arguments of the network; tensors whose first axis is B are cut into chunks with the
-        samples. grad: record gradients; by default none are.
+            samples.
+        grad: record gradients; by default none are.
         device, dtype: of the result; default x_start's, else torch's defaults.
         **options: further options of `sdekit.solve`, such as noise=, checks=, progress=.
 
@@ -74,25 +76,61 @@ def sample(
             expected="a sdekit.Model",
             fix="Wrap the network: sdekit.Model(net, process).",
         )
+    _check_options(options)
     sizes = _check_shape(shape, x_start, t_start)
     times = _times(model, grid, steps, t_start)
-    prepare(model, times, solver)
-    key = resolve_seed(seed)
+    problem = prepare(model, times, solver)
+    draws = x_start is None or (problem.stochastic and isinstance(options.get("noise", "step"), str))
+    # Nothing is drawn from torch's generator where nothing is random.
+    key = resolve_seed(seed) if draws or isinstance(seed, int) else 0
     if x_start is not None:
         device, dtype = x_start.device if device is None else device, dtype or x_start.dtype
-    ids = _check_ids(sample_ids, sizes[0], device)
+    ids = _check_ids(sample_ids, sizes[0], _check_device(device))
     chunk = sizes[0] if batch_size is None else check_count("batch_size", batch_size)
-    dtype = dtype or torch.get_default_dtype()
+    dtype = torch.get_default_dtype() if dtype is None else check_dtype(dtype)
+    if conditioning is not None and not isinstance(conditioning, Mapping):
+        raise InterfaceError(
+            "conditioning",
+            got=type(conditioning).__name__,
+            expected="a mapping from names to values",
+            fix="Pass a dict.",
+        )
+    if options.get("noise") == "plain":
+        # One source for all chunks: a new one for each would give every chunk the same noise.
+        options = {**options, "noise": PlainNoise(key)}
+    keyed = sample_ids is not None or options.get("noise", "step") == "step"
     std = float(model.process.sigma(times[0]))
     pieces = []
-    with nullcontext() if grad else torch.no_grad():
+    with torch.set_grad_enabled(grad):
         for part, real in _chunks(sizes[0], chunk, batch_size is not None):
             rows = part.to(ids.device)
             x = _prior(key, ids[rows], sizes[1:], std, dtype) if x_start is None else x_start[rows].to(device, dtype)
-            bound = {k: _rows(v, rows, sizes[0]) for k, v in (conditioning or {}).items()}
-            out = solve(model, x, times, solver, seed=key, sample_ids=ids[rows], **options, **bound)
+            # Bound, not passed on: a network may call its condition "noise" or "steps", which solve reads itself.
+            bound = model.bind(**{k: _rows(v, rows, sizes[0]) for k, v in (conditioning or {}).items()})
+            out = solve(bound, x, times, solver, seed=key, sample_ids=ids[rows] if keyed else None, **options)
             pieces.append(out.x[:real])
     return torch.cat(pieces) if pieces else torch.zeros(sizes, dtype=dtype, device=device)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Those of `solve` that `sample` does not settle itself."""
+    own = [p for p in inspect.signature(sample).parameters if p != "options"]
+    passed = [p.name for p in inspect.signature(solve).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = [p for p in passed if p not in (*own, "save")]
+    for name in options:
+        if name not in known:
+            returns = "sample returns the last states only: call sdekit.solve for others."
+            fix = returns if name == "save" else suggest(name, [*own, *known])
+            raise UnknownNameError(name, got="an argument that sample does not take", expected="a known one", fix=fix)
+
+
+def _check_device(device: Any) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(
+            "device", got=repr(device), expected="a device of torch", fix="Pass 'cpu' or 'cuda', for example."
+        ) from error
 
 
 def _check_shape(shape: Any, x_start: Any, t_start: float | None) -> tuple[int, ...]:
@@ -114,11 +152,16 @@ def _check_shape(shape: Any, x_start: Any, t_start: float | None) -> tuple[int, 
 
 def _times(model: Model, grid: Any, steps: int, t_start: float | None) -> list[float]:
     process = model.process
+    check_count("steps", steps)
+    if t_start is not None:
+        finite_number("t_start", t_start)
     if grid is None or isinstance(grid, str) or callable(grid):
         make = grid if callable(grid) else grids.get(grid or process.default_grid)
         ends = {} if t_start is None else {"t_start": t_start}
-        return check_times(make(process, check_count("steps", steps), **ends), argument="grid", domain=process.domain)
-    times = check_times(grid, argument="grid", domain=process.domain, direction="down")
+        times = make(process, steps, **ends)
+    else:
+        times = grid
+    times = check_times(times, argument="grid", domain=process.domain, direction="down")
     if t_start is not None and times[0] != t_start:
         raise OptionError(
             "t_start", got=repr(t_start), expected=f"the grid's first time, {times[0]!r}", fix="Match them."
@@ -129,8 +172,13 @@ def _times(model: Model, grid: Any, steps: int, t_start: float | None) -> list[f
 def _check_ids(sample_ids: Any, batch: int, device: Any) -> Tensor:
     if sample_ids is None:
         return torch.arange(batch, dtype=torch.int64, device=device)
-    ids = torch.as_tensor(sample_ids, device=device)
-    if ids.shape != (batch,) or ids.dtype.is_floating_point or ids.dtype == torch.bool:
+    try:
+        ids = torch.as_tensor(sample_ids, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InterfaceError(
+            "sample_ids", got=repr(sample_ids), expected=f"{batch} integers", fix="Pass a list or tensor of ints."
+        ) from error
+    if ids.shape != (batch,) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ShapeError(
             "sample_ids",
             got=f"{ids.dtype} of shape {tuple(ids.shape)}",

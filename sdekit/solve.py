@@ -145,19 +145,21 @@ def _check_noise(noise: Any, seed: Any, sample_ids: Any, x: Tensor) -> None:
 
 def _check_conditioning(problem: Problem, conditioning: dict[str, Any]) -> None:
     """Keywords that nothing would read are errors: mistyped options land here."""
-    if not conditioning:
+    with_plan = problem.plan is not None and problem.model is not None
+    names = [*(problem.model.conditioning if with_plan and problem.model else ()), *conditioning]
+    if not names:
         return
     known = [
         p for p in inspect.signature(solve).parameters if p not in ("dynamics", "x", "times", "solver", "conditioning")
     ]
-    if problem.plan is not None and problem.model is not None:
+    if with_plan and problem.model:
         accepted = _keywords(problem.model.net)
         if accepted is None:
             return
-        unread = [name for name in conditioning if name not in accepted]
+        unread = [name for name in names if name not in accepted]
         known += sorted(accepted)
     else:
-        unread = list(conditioning)
+        unread = names
     if unread:
         raise UnknownNameError(
             unread[0],

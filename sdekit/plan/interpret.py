@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sdekit.errors import OptionError
 from sdekit.plan.coefficients import apply
 from sdekit.plan.program import Plan
 from sdekit.plan.rows import Combination, Row
 
-__all__ = ["interpret", "interpret_all"]
+__all__ = ["interpret", "interpret_all", "interpret_with"]
 
 
 def interpret(
@@ -39,6 +40,16 @@ def interpret_all(
     noise: Callable[[int, int], Any] | None = None,
 ) -> list[Any]:
     """As `interpret`, with the state at each grid time."""
+    return interpret_with(plan, lambda row, point: _extrapolated(row, point, data(row, point)), x, noise)
+
+
+def interpret_with(
+    plan: Plan,
+    extrapolated: Callable[[Row, Any], Any],
+    x: Any,
+    noise: Callable[[int, int], Any] | None = None,
+) -> list[Any]:
+    """As `interpret_all`, given E itself: extrapolated(row, point) is row.weights applied to (data, noise)."""
     base = point = x
     outputs: list[Any] = []
     states = [x]
@@ -57,7 +68,7 @@ def interpret_all(
     for i, row in enumerate(plan.rows):
         if row.kick is not None:
             base = point = combination(row.kick, row.step)
-        outputs.append(_extrapolated(row, point, data(row, point)))
+        outputs.append(extrapolated(row, point))
         new_base = base if row.base is None else combination(row.base, row.step)
         point = new_base if row.point is None else combination(row.point, row.step)
         base = new_base
@@ -71,4 +82,11 @@ def _extrapolated(row: Row, point: Any, data: Any) -> Any:
     p, q = row.weights
     if q == 0:
         return p * data
+    if row.sigma == 0:
+        raise OptionError(
+            "plan",
+            got=f"a row that needs the noise prediction at sigma = 0, t = {row.t:.6g}",
+            expected="rows whose weights follow from the data prediction",
+            fix="Move the end of the grid off the time at which sigma = 0, or use plan.gaussian_moments.",
+        )
     return (p - q * row.alpha / row.sigma) * data + (q / row.sigma) * point

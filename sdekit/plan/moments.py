@@ -1,8 +1,8 @@
 """The exact law of a sampler's output for Gaussian data: no Monte Carlo.
 
-For data N(m, C) the posterior mean is affine in the state,
+For data N(m, C) both predictions are affine in the state: with S = alpha^2 C + sigma^2,
 
-    data(t, x) = m + K (x - alpha m),    K = alpha C (alpha^2 C + sigma^2)^{-1},
+    data(t, x) = m + alpha C S^{-1} (x - alpha m),    noise(t, x) = sigma S^{-1} (x - alpha m),
 
 so the output of a plan is affine in its start and its noises. The plan is interpreted on the coefficients of that
 affine map: slot 0 holds the constant, the next slots the directions of the start, one more slot (or d of them) each
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from sdekit.errors import OptionError, ShapeError
-from sdekit.plan.coefficients import Block, Direction
-from sdekit.plan.interpret import interpret
+from sdekit.plan.coefficients import Block, Direction, check_fits
+from sdekit.plan.interpret import interpret_with
 from sdekit.plan.program import Plan
 from sdekit.plan.rows import Row
 
@@ -46,17 +46,18 @@ def gaussian_moments(plan: Plan, mean: Any, cov: Any, start_mean: Any = None, st
         OptionError: for a covariance that is not symmetric positive semi-definite.
     """
     m, c = _array(mean), _array(cov)
-    shape = np.broadcast_shapes(m.shape, c.shape) if _is_diagonal(c, m) else m.shape
+    starts = [None if v is None else _array(v) for v in (start_mean, start_cov)]
+    coefficients = [v for row in plan.rows for k in row.combinations() for v in k.coefficients()]
+    shape = _sample_shape(m, c, starts[0])
+    for v in coefficients:
+        check_fits(v, shape)
     m = np.broadcast_to(m, shape)
-    full = not _is_diagonal(c, m)
     alpha, sigma = plan.start
-    first = alpha * m if start_mean is None else np.broadcast_to(_array(start_mean), shape)
-    start = None if start_cov is None else _array(start_cov)
-    mixes = any(isinstance(v, Block) for row in plan.rows for k in row.combinations() for v in k.coefficients())
-    directional = any(
-        isinstance(v, Direction) for row in plan.rows for k in row.combinations() for v in k.coefficients()
-    )
-    if not full and not mixes and (start is None or _is_diagonal(start, m)):
+    first = alpha * m if starts[0] is None else np.broadcast_to(starts[0], shape)
+    start, full = starts[1], not _is_diagonal(c, shape)
+    mixes = any(isinstance(v, Block) for v in coefficients)
+    directional = any(isinstance(v, Direction) for v in coefficients)
+    if not full and not mixes and (start is None or _is_diagonal(start, shape)):
         c = np.broadcast_to(c, shape)
         _check_variances("cov", c)
         initial = alpha**2 * c + sigma**2 if start is None else np.broadcast_to(start, shape)
@@ -70,18 +71,37 @@ def gaussian_moments(plan: Plan, mean: Any, cov: Any, start_mean: Any = None, st
     return _dense(plan, m, matrix, first, initial)
 
 
+def _sample_shape(m: Array, c: Array, start_mean: Array | None) -> tuple[int, ...]:
+    """The shape of one sample: the mean's, where it is not a number."""
+    shapes = [v.shape for v in (m, start_mean) if v is not None and v.ndim]
+    if len(set(shapes)) > 1:
+        raise ShapeError("start_mean", got=f"shape {shapes[1]}", expected=f"{shapes[0]} as the mean", fix="Match it.")
+    if shapes:
+        return shapes[0]
+    if c.ndim > 1:
+        raise ShapeError(
+            "mean",
+            got=f"a number beside a covariance of shape {c.shape}",
+            expected="the mean in the shape of one sample",
+            fix="Pass it in full: the covariance may be a matrix, or variances in the shape of a sample.",
+        )
+    return c.shape
+
+
 def _propagate(plan: Plan, m: Array, c: Array, first: Array, std: Array) -> tuple[Array, Array]:
     """Mean and variance per direction, for directions that do not mix."""
     noises = {key: 2 + i for i, key in enumerate(plan.noises())}
     slots = np.zeros((2 + len(noises), *m.shape))
     slots[0], slots[1] = first, std
 
-    def data(row: Row, point: Array) -> Array:
+    def extrapolated(row: Row, point: Array) -> Array:
+        p, q = row.weights
         variance = row.alpha**2 * c + row.sigma**2
-        # A point mass at sigma = 0: the data is its mean whatever the state.
-        gain = np.divide(row.alpha * c, variance, out=np.zeros_like(variance), where=variance > 0)
+        # A point mass at sigma = 0: the data is its mean whatever the state, and noise has no meaning.
+        slope = (p * row.alpha) * c + q * row.sigma
+        gain = np.divide(slope, variance, out=np.zeros_like(variance), where=variance > 0)
         out = gain * point
-        out[0] += m * (1 - gain * row.alpha)
+        out[0] += m * (p - gain * row.alpha)
         return out
 
     def noise(step: int, stream: int) -> Array:
@@ -89,7 +109,7 @@ def _propagate(plan: Plan, m: Array, c: Array, first: Array, std: Array) -> tupl
         unit[noises[step, stream]] = 1.0
         return unit
 
-    out = interpret(plan, data, slots, noise)
+    out = interpret_with(plan, extrapolated, slots, noise)[-1]
     return out[0], (out[1:] ** 2).sum(0)
 
 
@@ -98,6 +118,7 @@ def _in_eigenbasis(plan: Plan, m: Array, matrix: Array, first: Array, start: Arr
     values = np.maximum(values, 0.0)
     alpha, sigma = plan.start
     initial = alpha**2 * values + sigma**2 if start is None else np.full_like(values, start)
+    _check_variances("start_cov", initial)
     mean, var = _propagate(plan, vectors.T @ m.ravel(), values, vectors.T @ first.ravel(), np.sqrt(initial))
     cov = (vectors * var) @ vectors.T
     return GaussianLaw(torch.from_numpy((vectors @ mean).reshape(m.shape)), torch.from_numpy(cov))
@@ -111,15 +132,13 @@ def _dense(plan: Plan, m: Array, matrix: Array, first: Array, initial: Array) ->
     slots[0] = first
     slots[1 : 1 + d] = _root(initial).T.reshape(d, *m.shape)
 
-    def data(row: Row, point: Array) -> Array:
+    def extrapolated(row: Row, point: Array) -> Array:
+        p, q = row.weights
         variance = row.alpha**2 * matrix + row.sigma**2 * np.eye(d)
-        gain = (
-            row.alpha * np.linalg.solve(variance, matrix).T
-            if row.sigma
-            else row.alpha * matrix @ np.linalg.pinv(variance)
-        )
+        slope = p * row.alpha * matrix + q * row.sigma * np.eye(d)
+        gain = np.linalg.solve(variance, slope).T if row.sigma else slope @ np.linalg.pinv(variance)
         out = point.reshape(len(point), d) @ gain.T
-        out[0] += m.ravel() - gain @ (row.alpha * m.ravel())
+        out[0] += p * m.ravel() - gain @ (row.alpha * m.ravel())
         return out.reshape(point.shape)
 
     def noise(step: int, stream: int) -> Array:
@@ -128,7 +147,7 @@ def _dense(plan: Plan, m: Array, matrix: Array, first: Array, initial: Array) ->
         unit[at : at + d] = np.eye(d).reshape(d, *m.shape)
         return unit
 
-    out = interpret(plan, data, slots, noise)
+    out = interpret_with(plan, extrapolated, slots, noise)[-1]
     directions = out[1:].reshape(-1, d)
     return GaussianLaw(torch.from_numpy(out[0].copy()), torch.from_numpy(directions.T @ directions))
 
@@ -143,8 +162,8 @@ def _array(value: Any) -> Array:
     return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
 
 
-def _is_diagonal(c: Array, m: Array) -> bool:
-    return c.ndim == 0 or c.shape == m.shape or m.ndim == 0
+def _is_diagonal(c: Array, shape: tuple[int, ...]) -> bool:
+    return c.ndim == 0 or c.shape == shape
 
 
 def _matrix(argument: str, c: Array, shape: tuple[int, ...]) -> Array:

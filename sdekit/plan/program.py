@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan"]
 
+_FIX = "Correct the solver's rows(), or choose a grid that it can use."
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,8 +32,7 @@ class Plan:
         start, end: (alpha, sigma) of the process at the first and the last time.
         process: the process as text, for people.
         clock: for stochastic plans whose step noise is an increment W(c_s) - W(c_t) of one Brownian path, the clock c
-        at
-            each grid time; else None.
+            at each grid time; else None.
 
     Raises:
         OptionError: for rows that refer to what is not there, or for coefficients that are not finite.
@@ -63,7 +64,14 @@ class Plan:
     def _check_row(self, i: int, row: Row) -> None:
         where = f"row {i}, step {row.step}, t = {row.t:.6g}"
         if not all(math.isfinite(v) for v in (row.t, row.alpha, row.sigma, *row.weights)):
-            raise _bad("rows", f"a call at t = {row.t}, weights {row.weights} in {where}", "finite numbers")
+            end = "alpha" if row.alpha == 0 else "sigma" if row.sigma == 0 else ""
+            fix = f"Move the end of the grid off this time, where {end} = 0, or use ddim, dpmpp_2m or exp_adams, which "
+            raise _bad(
+                "rows",
+                f"a call at t = {row.t}, weights {row.weights} in {where}",
+                "finite numbers",
+                fix + "take the limit there." if end else _FIX,
+            )
         for c in row.combinations():
             if not all(is_finite(v) for v in c.coefficients()):
                 raise _bad("rows", f"an infinite or undefined coefficient in {where}: {c}", "finite coefficients")
@@ -112,9 +120,13 @@ class Plan:
         """The exact law of the output for Gaussian data N(mean, cov): no sampling; see `sdekit.plan.moments`.
 
         Args:
-            mean: the data's mean: a number or (*shape).
+            mean: the data's mean: (*shape), or a number beside a covariance that is a number or (d,).
             cov: the data's covariance: a number, (*shape) for a diagonal, or (d, d) with d the size of one sample.
             start_mean, start_cov: the law of the start; default the exact marginal at the first time.
+
+        Raises:
+            ShapeError: for shapes that do not fit each other or the plan's coefficients.
+            OptionError: for a covariance that is not symmetric and positive semi-definite.
         """
         from sdekit.plan.moments import gaussian_moments
 
@@ -140,10 +152,5 @@ class Plan:
         return from_json(text)
 
 
-def _bad(argument: str, got: str, expected: str) -> OptionError:
-    return OptionError(
-        f"plan {argument}",
-        got=got,
-        expected=expected,
-        fix="Correct the solver's rows(), or choose a grid that it can use.",
-    )
+def _bad(argument: str, got: str, expected: str, fix: str = _FIX) -> OptionError:
+    return OptionError(f"plan {argument}", got=got, expected=expected, fix=fix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,18 +18,22 @@ from sdekit.solvers.base import Order, PlanSolver, register
 
 __all__ = ["DDIM", "DDPM", "ddim_row", "snr_clock"]
 
+_LARGEST = math.log(sys.float_info.max)
+
 
 def ddim_row(step: int, s: Level, t: Level, eta: float = 0.0) -> Row:
-    """x_t = alpha_t data + sigma_t sqrt(1 - eta^2 q) noise + eta sigma_t sqrt(q) z, q = 1 - e^{-2h}, h = lambda_t -
-    lambda_s.
+    """x_t = alpha_t data + sigma_t (sqrt(1 - eta^2 q) noise + eta sqrt(q) z), q = 1 - e^{-2h}, h = lambda_t - lambda_s.
 
     Written with E = data and a = (sigma_t / sigma_s) sqrt(1 - eta^2 q) it is x_t = a x + (alpha_t - a alpha_s) E +
-    noise, which is finite for alpha_s = 0 and for sigma_t = 0.
+    eta sigma_t sqrt(q) z, which is finite for alpha_s = 0 and for sigma_t = 0. Upwards from sigma_s = 0 and to
+    alpha_t = 0 (eta = 0) only the noise prediction says where to go.
     """
     if t.sigma == 0:
         return commit(step, s, DATA, 0.0, {0: t.alpha})
-    if s.sigma == 0:  # upwards from data: only the noise prediction says where to go
+    if s.sigma == 0:
         return commit(step, s, NOISE, t.alpha / s.alpha, {0: t.sigma})
+    if t.alpha == 0:
+        return commit(step, s, NOISE, 0.0, {0: t.sigma})
     h = t.half_log_snr - s.half_log_snr
     q = -math.expm1(-2 * h)
     kept = math.sqrt(max(1 - eta**2 * q, 0.0)) if eta < 1 else math.exp(-h)
@@ -39,10 +44,16 @@ def ddim_row(step: int, s: Level, t: Level, eta: float = 0.0) -> Row:
 
 
 def snr_clock(process: AffineSDE, times: list[float], tau: Stochasticity) -> tuple[float, ...] | None:
-    """e^{2 tau^2 lambda} at each time: the noise of constant tau is an increment of a Brownian path in this clock."""
+    """e^{2 tau^2 lambda} at each time: the noise of constant tau is an increment of a Brownian path in this clock.
+
+    None where there is no such clock (tau a function), or where it leaves the range of floats.
+    """
     if callable(tau):
         return None
-    return tuple(math.exp(2 * tau**2 * level.half_log_snr) for level in process.levels(times))
+    exponents = [2 * tau**2 * level.half_log_snr for level in process.levels(times)]
+    if any(_LARGEST < e < math.inf for e in exponents):
+        return None
+    return tuple(math.exp(e) for e in exponents)
 
 
 @register("ddim")

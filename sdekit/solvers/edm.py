@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from sdekit.affine import AffineSDE, Level
@@ -67,9 +67,8 @@ class EDMHeun(PlanSolver):
         for n, (s, t) in enumerate(itertools.pairwise(levels)):
             hat = raised[n]
             kick = self._kick(s, hat) if hat is not s else None
-            if hat.alpha == 0 or t.sigma == 0:
-                row = ddim_row(n, hat, t)
-                rows.append(Row(row.t, row.alpha, row.sigma, row.weights, row.base, row.point, n, kick))
+            if 0 in (hat.alpha, t.alpha, t.sigma):
+                rows.append(replace(ddim_row(n, hat, t), kick=kick))
                 continue
             a, b = t.alpha / hat.alpha, t.alpha * (t.rho - hat.rho)
             rows.append(stage(n, hat, NOISE, a, {0: b}, kick=kick))

@@ -62,8 +62,9 @@ def exponential_step(process: AffineSDE, s: Level, t: Level, prediction: str, ta
             total,
             lambda nodes: [t.alpha * c * h * w for w in exponential_weights(nodes, -c * h)],
         )
-    std = tau * t.sigma * math.sqrt(math.expm1(2 * h)) if tau else 0.0
-    total = -c * t.sigma * math.expm1(h)
+    # sigma_t e^h = alpha_t rho_s, which does not overflow for a large h.
+    std = tau * t.alpha * s.rho * math.sqrt(-math.expm1(-2 * h)) if tau else 0.0
+    total = c * t.alpha * s.rho * math.expm1(-h)
     return ExponentialStep(
         t.alpha / s.alpha, std, total, lambda nodes: [-t.sigma * c * h * w for w in exponential_weights(nodes, h)]
     )
@@ -126,19 +127,14 @@ def multistep_rows(
     rows: list[Row] = []
     history: list[tuple[int, float]] = []  # (row, lambda) of the outputs at grid times, newest first
     for n, (s, t) in enumerate(itertools.pairwise(levels)):
-        finite = s.alpha > 0 and s.sigma > 0
-        if n < starts and finite and t.sigma > 0:
-            history.insert(0, (len(rows), s.half_log_snr))
+        if not all(v > 0 for v in (s.alpha, s.sigma, t.alpha, t.sigma)):
+            rows.append(limit_row(n, s, t, prediction, tau))  # a grid's first or last step: no history is needed
+            continue
+        history = [(len(rows), s.half_log_snr), *history[: order - 1]]
+        if n < starts:
             rows += krogstad_rows(process, n, s, t, prediction)
             continue
-        if not finite or t.sigma == 0:
-            rows.append(limit_row(n, s, t, prediction, tau))
-            if finite:
-                history.insert(0, (len(rows) - 1, s.half_log_snr))
-            continue
-        history.insert(0, (len(rows), s.half_log_snr))
-        q = min(order, len(history), final_order if final_order and n == last else order)
-        history = history[:order]
+        q = min(len(history), final_order if final_order and n == last else order)
         rows.append(_adams_row(process, n, s, t, prediction, tau, history[:q], len(rows), second))
     return rows
 
@@ -170,11 +166,11 @@ def _adams_row(
 
 
 def limit_row(n: int, s: Level, t: Level, prediction: str, tau: Stochasticity) -> Row:
-    """A step that touches sigma = 0 or begins at alpha = 0: the limits of order 1.
+    """A step that touches sigma = 0 or alpha = 0: the limits of order 1.
 
-    To sigma = 0 it is x_t = alpha_t data, and from there (upwards) x_t = (alpha_t / alpha_s) x_s + sigma_t noise. From
-    alpha = 0, where lambda = -inf, stochasticity has had time to replace all noise, so that x_t = alpha_t data +
-    sigma_t z; without it x_t = (sigma_t / sigma_s) x_s + alpha_t data.
+    To sigma = 0 it is x_t = alpha_t data, and from there (upwards) x_t = (alpha_t / alpha_s) x_s + sigma_t noise; to
+    alpha = 0 (upwards) it is x_t = sigma_t noise. From alpha = 0, where lambda = -inf, stochasticity has had time to
+    replace all noise, so that x_t = alpha_t data + sigma_t z; without it x_t = (sigma_t / sigma_s) x_s + alpha_t data.
     """
     if t.sigma == 0:
         if prediction == "noise" and s.alpha > 0:
@@ -182,6 +178,8 @@ def limit_row(n: int, s: Level, t: Level, prediction: str, tau: Stochasticity) -
         return commit(n, s, DATA, 0.0, {0: t.alpha})
     if s.sigma == 0:
         return commit(n, s, NOISE, t.alpha / s.alpha, {0: t.sigma})
+    if t.alpha == 0:
+        return commit(n, s, NOISE, 0.0, {0: t.sigma})
     if stochasticity_at(tau, s.t) > 0:
         return commit(n, s, DATA, 0.0, {0: t.alpha}, {0: t.sigma})
     return commit(n, s, DATA, t.sigma / s.sigma, {0: t.alpha})
