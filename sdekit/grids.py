@@ -59,6 +59,8 @@ def _ends(
         raise InterfaceError(
             "process", got=type(process).__name__, expected="an affine process such as sdekit.VP()", fix="Pass one."
         )
+    if not isinstance(append_zero, bool):
+        raise InterfaceError("append_zero", got=repr(append_zero), expected="True or False", fix="Pass a bool.")
     check_count("steps", steps, least=2 if append_zero else 1)
     start = process.t_max if t_start is None else finite_number("t_start", t_start)
     end = process.t_min if t_end is None else finite_number("t_end", t_end)

@@ -24,9 +24,16 @@ _START_ORDER = 4
 
 
 def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         expected = " or ".join(repr(c) for c in choices)
         raise OptionError(argument, got=repr(value), expected=expected, fix=suggest(str(value), choices))
+
+
+def _check_final_order(final_order: int | None, order: int) -> None:
+    if final_order is not None and check_count("final_order", final_order) > order:
+        raise OptionError(
+            "final_order", got=repr(final_order), expected=f"1 to {order}, the order of the method", fix="Lower it."
+        )
 
 
 @register("exp_adams")
@@ -54,8 +61,7 @@ class ExpAdams(PlanSolver):
         check_count("order", self.order)
         _check_choice("prediction", self.prediction, ("data", "noise"))
         _check_choice("starter", self.starter, ("ramp", "single_step"))
-        if self.final_order is not None:
-            check_count("final_order", self.final_order)
+        _check_final_order(self.final_order, self.order)
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
@@ -110,8 +116,7 @@ class DPMpp2M(PlanSolver):
 
     def __post_init__(self) -> None:
         _check_choice("second", self.second, _HALF)
-        if self.final_order is not None:
-            check_count("final_order", self.final_order)
+        _check_final_order(self.final_order, 2)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         return multistep_rows(process, times, stochasticity, order=2, second=self.second, final_order=self.final_order)
