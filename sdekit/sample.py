@@ -82,7 +82,7 @@ def sample(
     problem = prepare(model, times, solver)
     draws = x_start is None or (problem.stochastic and isinstance(options.get("noise", "step"), str))
     # Nothing is drawn from torch's generator where nothing is random.
-    key = resolve_seed(seed) if draws or isinstance(seed, int) else 0
+    key = resolve_seed(seed) if draws or not (seed is None or isinstance(seed, torch.Generator)) else 0
     if x_start is not None:
         device, dtype = x_start.device if device is None else device, dtype or x_start.dtype
     ids = _check_ids(sample_ids, sizes[0], _check_device(device))

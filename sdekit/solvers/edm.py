@@ -50,6 +50,8 @@ class EDMHeun(PlanSolver):
         for name in ("churn", "s_min", "s_noise"):
             if finite_number(name, getattr(self, name)) < 0:
                 raise OptionError(name, got=repr(getattr(self, name)), expected="0 or more", fix="Raise it.")
+        if self.s_max != math.inf:
+            finite_number("s_max", self.s_max)
         if not self.s_max > self.s_min:
             raise OptionError(
                 "s_max", got=repr(self.s_max), expected=f"more than s_min = {self.s_min}", fix="Raise it."
