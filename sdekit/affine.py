@@ -46,7 +46,7 @@ class Level(NamedTuple):
         return self.sigma_rate - self.sigma * (self.alpha_rate / self.alpha)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AffineSDE(SDE):
     """dx = f(t) x dt + g(t) dW with independent noise in every coordinate; data at small t, noise at large t.
 

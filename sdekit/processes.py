@@ -17,7 +17,7 @@ class _Named(AffineSDE):
     def __init__(
         self, schedule: Schedule, t_min: float, t_max: float, t_end: float, default_grid: str, **shown: Any
     ) -> None:
-        super().__init__(schedule, t_min=t_min, t_max=t_max, domain=(0.0, t_end), default_grid=default_grid)
+        super().__init__(schedule=schedule, t_min=t_min, t_max=t_max, domain=(0.0, t_end), default_grid=default_grid)
         object.__setattr__(self, "_shown", shown)
 
     def __repr__(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,11 @@ def blocks(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_block_runs(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    scope: dict[str, object] = {"__name__": "docs"}
+def test_every_block_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A module of its own, so that classes of the page can be pickled as those of a user's file can.
+    module = types.ModuleType("page_under_test")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    scope = vars(module)
     for code in blocks((ROOT / page).read_text()):
         exec(compile(code, page, "exec"), scope)
     assert all(torch.isfinite(v).all() for v in scope.values() if isinstance(v, torch.Tensor))

@@ -258,4 +258,4 @@ def test_bad_times_states_and_shapes_are_named() -> None:
         with pytest.raises(ShapeError, match="shape"):
             p.sample_prior(shape, seed=0)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="t_min, t_max"):
-        AffineSDE(p.schedule, t_min=0.5, t_max=0.2, domain=(0.0, 1.0), default_grid="uniform")
+        AffineSDE(schedule=p.schedule, t_min=0.5, t_max=0.2, domain=(0.0, 1.0), default_grid="uniform")
