@@ -168,8 +168,9 @@ class Model:
         """(B,) times for net, mapped in float64 and then cast; a float never crosses to the device as a tensor."""
         dtype = compute_dtype(x.dtype)
         if not isinstance(t, Tensor):
-            return torch.full((len(x),), self._map_time(t), dtype=dtype, device=x.device)
-        return self._mapped(t).to(x.device, dtype).reshape(-1).expand(len(x)).contiguous()
+            return x.new_full((x.shape[0],), self._map_time(t), dtype=dtype)
+        time = self._mapped(expand_time(t, x))
+        return time.to(x.device, dtype).reshape(-1).expand(len(x)).contiguous()
 
     def _map_time(self, t: float) -> float:
         if self.time_map is None and isinstance(self.native, str):
