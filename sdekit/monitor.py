@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,11 +23,12 @@ class Monitor:
     def __init__(self, x: Tensor, checks: str, mask: bool) -> None:
         self.checks, self.mask = checks, mask
         self.failed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self._any_failed = False
 
     def output(self, out: Tensor, point: Tensor, step: int, t: float, call: int) -> None:
         """Look at a model's output; a state that was already bad is the solver's fault, not the model's."""
         if self.checks == "full":
-            bad = bad_samples(out, self.failed)
+            bad = self._bad(out)
             if bad is not None:
                 source = "model" if bad_samples(point, self.failed) is None else "solver"
                 self._report(bad, source, step, t, call)
@@ -33,21 +36,28 @@ class Monitor:
     def noise(self, z: Tensor, step: int, t: float) -> None:
         """Look at a step's noise, where it comes from outside."""
         if self.checks == "full":
-            bad = bad_samples(z, self.failed)
+            bad = self._bad(z)
             if bad is not None:
                 self._report(bad, "noise", step, t, None)
 
     def state(self, x: Tensor, step: int, t: float, source: str = "solver") -> None:
         """Look at a state."""
         if self.checks != "off":
-            bad = bad_samples(x, self.failed)
+            bad = self._bad(x)
             if bad is not None:
                 self._report(bad, source, step, t, None)
+
+    def _bad(self, x: Tensor) -> Tensor | None:
+        """As `bad_samples`, after one sum over all samples, which settles it while nothing has failed."""
+        if not self._any_failed and math.isfinite(float(x.detach().sum())):  # the one read of the device
+            return None
+        return bad_samples(x, self.failed)
 
     def _report(self, bad: Tensor, source: str, step: int, t: float, call: int | None) -> None:
         if not self.mask:
             raise NonFiniteError(source, sample=int(bad.nonzero()[0]), step=step, t=t, call=call)
         self.failed |= bad
+        self._any_failed = True
 
 
 def bad_samples(x: Tensor, known: Tensor) -> Tensor | None:
@@ -56,7 +66,7 @@ def bad_samples(x: Tensor, known: Tensor) -> Tensor | None:
         return None
     flat = x.detach().reshape(len(x), -1)
     suspects = ~torch.isfinite(flat.sum(1)) & ~known
-    if not bool(suspects.any()):  # the one read of the device
+    if not bool(suspects.any()):
         return None
     suspects[suspects.clone()] = ~torch.isfinite(flat[suspects]).all(1)
     return suspects if bool(suspects.any()) else None

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from sdekit.errors import InterfaceError, NonFiniteError, OptionError, UnknownNameError, suggest
-from sdekit.execute import execute
-from sdekit.execute.binding import bind
+from sdekit.execute import compile_plan, execute
 from sdekit.integrate import integrate
 from sdekit.model import Model
 from sdekit.monitor import Monitor
@@ -93,8 +92,8 @@ def solve(
     _check_conditioning(problem, conditioning)
     saved = _saved_indices(save, problem.times)
     if problem.plan is not None and problem.model is not None:
-        _check_plan_fits(problem.plan, x)
-        bind(problem.plan, problem.model)
+        for coefficient in compile_plan(problem.plan, problem.model).shaped:
+            check_fits(coefficient, tuple(x.shape[1:]))
     _check_noise(noise, seed, sample_ids, x)
     # Only named noise is keyed; a deterministic solve and a noise object leave torch's generator alone.
     key = resolve_seed(seed) if problem.stochastic and isinstance(noise, str) else None
@@ -206,13 +205,6 @@ def _saved_indices(save: Any, times: list[float]) -> list[int]:
     return sorted(times.index(t) for t in wanted)
 
 
-def _check_plan_fits(plan: Plan, x: Tensor) -> None:
-    for row in plan.rows:
-        for combination in row.combinations():
-            for coefficient in combination.coefficients():
-                check_fits(coefficient, tuple(x.shape[1:]))
-
-
 def _run(
     problem: Problem,
     x: Tensor,
@@ -225,7 +217,7 @@ def _run(
 ) -> Run:
     if problem.plan is not None and problem.model is not None:
         return execute(
-            problem.plan,
+            compile_plan(problem.plan, problem.model),
             problem.model,
             x,
             source,

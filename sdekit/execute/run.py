@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 
 from sdekit.errors import ModelOutputError, SdekitError
-from sdekit.execute.binding import BoundRow, bind
-from sdekit.execute.combine import Terms, weighted_sum
+from sdekit.execute.compiler import Program
 from sdekit.execute.outputs import Outputs, same_memory
-from sdekit.model import Model
+from sdekit.execute.registers import BASE, OUT, Call, Sum
+from sdekit.model import Model, check_output
 from sdekit.monitor import Monitor
 from sdekit.noise import NoiseSource, PlainNoise, StepNoise
-from sdekit.plan import Combination, Plan, Row
-from sdekit.plan.coefficients import scaled
+from sdekit.plan import Plan, Row
 from sdekit.shapes import compute_dtype, uninitialised_like
 from sdekit.solution import Partial, Run, StepInfo
 
@@ -31,7 +30,7 @@ __all__ = ["execute"]
 
 
 def execute(
-    plan: Plan,
+    program: Program,
     model: Model,
     x: Tensor,
     noise: NoiseSource | None,
@@ -42,9 +41,10 @@ def execute(
     advance: Callable[[int], Any] | None = None,
     conditioning: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Run a plan from x (B, *shape), whose dtype is the dtype in which the model is called.
+    """Run a compiled plan from x (B, *shape), whose dtype is the dtype in which the model is called.
 
     Args:
+        program: what `compile_plan` makes of the plan and this model.
         noise: the source of the steps' noises; may be None for a deterministic plan.
         save: the grid indices whose states are kept.
         callback: called after each step; returning True stops.
@@ -54,143 +54,177 @@ def execute(
         NonFiniteError: from the monitor. Whatever is raised carries a note with step and t; errors of sdekit carry
             `partial`.
     """
-    bound = bind(plan, model)
-    machine = _Machine(plan, noise, monitor, x)
-    run = Run(machine.point)
+    plan = program.plan
+    machine = _Machine(program, model, noise, monitor, x, conditioning or {})
+    run = Run(machine.registers[BASE])
     if 0 in save:
         run.saved[0] = x.clone()
-    for i, item in enumerate(bound):
-        row = item.row
+    for i, call in enumerate(program.calls):
+        row = call.row
         try:
-            out = machine.call(i, item, model, conditioning or {})
-            denoised = _denoised(item, out, machine.point) if callback is not None else None
-            machine.update(i, item, out)
-        except BaseException as error:
-            _annotate(error, row, i, Partial(run.x, plan.times[run.steps], i))
-            raise
-        run.nfe += 1
-        if advance is not None:
-            advance(1)
-        if i + 1 < len(bound) and bound[i + 1].row.step == row.step:
-            continue
-        run.steps, run.x = row.step + 1, machine.point
-        if run.steps in save:
-            run.saved[run.steps] = machine.point.to(x.dtype, copy=True)
-        if callback is not None:
-            t, t_next = plan.times[row.step], plan.times[row.step + 1]
-            info = StepInfo(row.step, t, t_next, machine.point.to(x.dtype, copy=True), denoised, run.nfe)
-            if callback(info) is True:
+            if call.overwritten:
+                run.x = machine.snapshot(run.x)
+            machine.call(i, call)
+            denoised = machine.denoised(call) if callback is not None else None
+            machine.update(call)
+            run.nfe += 1
+            if call.ends:
+                run.steps, run.x = row.step + 1, machine.registers[call.after]
+                if run.steps in save:
+                    run.saved[run.steps] = run.x.to(x.dtype, copy=True)
+                    monitor.state(run.saved[run.steps], row.step, plan.times[run.steps])
+                elif run.steps == plan.steps:
+                    monitor.state(run.x.to(x.dtype), row.step, plan.times[run.steps])
+            if advance is not None:
+                advance(1)
+            if call.ends and callback is not None and callback(_info(plan, row, run, x.dtype, denoised)) is True:
                 run.stopped = True
+                monitor.state(run.x.to(x.dtype), row.step, plan.times[run.steps])
                 break
-    monitor.state(machine.point, run.steps - 1, plan.times[run.steps])
+        except BaseException as error:
+            _annotate(error, row, i, Partial(run.x.to(x.dtype), plan.times[run.steps], run.nfe))
+            raise
     return run
 
 
-def _denoised(item: BoundRow, out: Tensor, point: Tensor) -> Tensor | None:
-    y, m = item.denoise
-    if not (abs(y) < float("inf") and abs(m) < float("inf")):
-        return None
-    return (y * point + m * out).detach()
+def _info(plan: Plan, row: Row, run: Run, dtype: torch.dtype, denoised: Tensor | None) -> StepInfo:
+    t, t_next = plan.times[row.step], plan.times[row.step + 1]
+    return StepInfo(row.step, t, t_next, run.x.to(dtype, copy=True), denoised, run.nfe)
 
 
 def _annotate(error: BaseException, row: Row, call: int, partial: Partial) -> None:
     """Say where in the solve an exception arose; those of user code pass through otherwise unchanged."""
     if isinstance(error, SdekitError):
         error.partial = partial
-    else:
-        error.add_note(f"raised in model call {call}, step {row.step}, t = {row.t:.8g} of a sdekit solve")
+    error.add_note(f"raised in model call {call}, step {row.step}, t = {row.t:.8g} of a sdekit solve")
 
 
 class _Machine:
-    """base, point, outputs and noises during one run."""
+    """The registers of one run, and what fills them."""
 
-    def __init__(self, plan: Plan, noise: NoiseSource | None, monitor: Monitor, x: Tensor) -> None:
-        self.plan, self.noise, self.monitor, self.dtype = plan, noise, monitor, x.dtype
-        # The start is the caller's: it is copied unless out-of-place sums will leave it alone anyway.
-        self.base = x.to(compute_dtype(x.dtype)) if x.requires_grad else x.to(compute_dtype(x.dtype), copy=True)
-        self.point = self.base
-        self.outputs = Outputs()
-        self._stage: Tensor | None = None
-        self._noises: dict[int, Tensor] = {}
-        self._drawn: set[int] = set()
-        self._step = -1
+    def __init__(
+        self,
+        program: Program,
+        model: Model,
+        noise: NoiseSource | None,
+        monitor: Monitor,
+        x: Tensor,
+        conditioning: Mapping[str, Any],
+    ) -> None:
+        self.model, self.noise, self.monitor, self.conditioning = model, noise, monitor, conditioning
+        self.replaced = type(model).network is not Model.network
+        """Whether a subclass has its own `network`, whose output is then not yet checked."""
+        self.dtype, self.computes = x.dtype, compute_dtype(x.dtype)
+        self.gradients = torch.is_grad_enabled()
+        self.recording = self.gradients and x.requires_grad
+        """Once true, no tensor is changed any more: the graph may need it."""
+        self.counts = not torch.is_inference_mode_enabled()
+        """Whether tensors count their changes."""
+        self.registers: list[Any] = [None] * program.registers
+        # The start is the caller's: it is copied unless it will be left alone anyway.
+        self.registers[BASE] = x.to(self.computes) if self.recording else _copy(x.detach(), self.computes)
+        self.outputs = Outputs(self.registers)
+        self._snapshot: Tensor | None = None
 
-    def call(self, i: int, item: BoundRow, model: Model, conditioning: Mapping[str, Any]) -> Tensor:
-        """The model's output for row i, checked; E is kept if later rows need it."""
-        row = item.row
-        if row.kick is not None:
-            self.base = self.point = self._combine(row.kick, row, i, item, None, self.base)
-        point = self.point if self.point.dtype == self.dtype else self.point.to(self.dtype)
-        handed = point.clone() if point.is_inference() and i == 0 else point
-        version = None if point.is_inference() else point._version
-        holders = sys.getrefcount(point)
-        out = model.network(row.t, handed, **conditioning)
-        edited = not torch.equal(handed, point) if version is None else point._version != version
-        if edited:
+    def call(self, i: int, call: Call) -> None:
+        """Call the model, check what it returns, and keep that if later rows need it."""
+        if call.kick is not None:
+            self._draw(call.row, call.kick_noises)
+            self._sum(call.kick)
+        out, handed = self._network(i, call)
+        self.registers[OUT] = out
+        self.recording = self.recording or (self.gradients and out.requires_grad)
+        if call.live:
+            self.outputs.check(call)
+        self.monitor.output(out, handed, call.row.step, call.row.t, i)
+        if call.keep is not None:
+            self.outputs.store(call.keep, self.recording)
+
+    def update(self, call: Call) -> None:
+        """Form the new base and point."""
+        if call.noises:
+            self._draw(call.row, call.noises)
+        for combination in call.sums:
+            self._sum(combination)
+        self.outputs.release(call)
+        self.registers[OUT] = None
+
+    def denoised(self, call: Call) -> Tensor | None:
+        """The data prediction at the point, a new tensor, or None where it is not determined."""
+        y, m = call.denoise
+        if not (abs(y) < float("inf") and abs(m) < float("inf")):
+            return None
+        return (y * self.registers[call.point] + m * self.registers[OUT]).detach()
+
+    def snapshot(self, x: Tensor) -> Tensor:
+        """A copy of x in a buffer that serves all steps, so that a failure later in the step can still show it."""
+        if self.recording:
+            return x
+        if self._snapshot is None:
+            self._snapshot = uninitialised_like(x)
+        return self._snapshot.copy_(x)
+
+    def _network(self, i: int, call: Call) -> tuple[Tensor, Tensor]:
+        """The output, and the input as the model saw it."""
+        point = self.registers[call.point]
+        handed = given = point if self.dtype == self.computes else point.to(self.dtype)
+        if not self.counts and i == 0:
+            handed = given.clone()
+        version = handed._version if self.counts else None
+        holders = _holders(handed)
+        out = self.model.network(call.row.t, handed, **self.conditioning)
+        if self.replaced:
+            out = check_output(out, given, "network")
+        if handed._version != version if self.counts else i == 0 and not _identical(handed, given):
             raise ModelOutputError(
                 "net",
                 got=f"a change in place of its input in call {i}",
                 expected="an input that is left as it is",
                 fix="Work on a copy: x = x.clone().",
             )
-        if out is not point and same_memory(out, point):
+        if same_memory(out, point):
             out = out.clone()
-        if sys.getrefcount(point) > holders and out is not point:
-            # The model keeps its input, to record it perhaps: what it holds must not change under it.
-            self._leave(point)
-        self.outputs.check()
-        self.monitor.output(out, self.point, row.step, row.t, i)
-        if item.stored:
-            self.outputs.store(i, item, out, self.point)
-        return out
+        if not self.recording and handed is point:
+            if point.requires_grad:  # the model's own business: it differentiates in its input
+                point.requires_grad_(False)
+            if _holders(point) > holders:
+                # The model keeps its input, to record it perhaps: what it holds must not change under it.
+                self.registers[call.point] = point.clone()
+        return out, given
 
-    def update(self, i: int, item: BoundRow, out: Tensor) -> None:
-        """Form the new base and point."""
-        row = item.row
-        point = None
-        if row.point is not None:
-            point = self._combine(row.point, row, i, item, out, self._stage_buffer())
-            self._stage = point
-        if row.base is not None:
-            self.base = self._combine(row.base, row, i, item, out, self.base)
-        self.point = self.base if point is None else point
-        self.outputs.release(i, self.plan.last_use)
+    def _sum(self, combination: Sum) -> None:
+        r = self.registers
+        if self.recording or combination.passes is None:
+            r[combination.into] = combination.out_of_place(r)
+            return
+        if r[combination.into] is None:
+            r[combination.into] = uninitialised_like(r[BASE])
+        combination.in_place(r)
 
-    def _stage_buffer(self) -> Tensor | None:
-        if self._stage is None or self._stage.requires_grad:
-            self._stage = uninitialised_like(self.base.detach())
-        return self._stage
+    def _draw(self, row: Row, noises: list[tuple[int, int]]) -> None:
+        """This step's noises; the buffers serve every step."""
+        for stream, register in noises:
+            buffer = self.registers[register]
+            if buffer is None:
+                buffer = uninitialised_like(self.registers[BASE].detach())
+            if self.noise is not None:
+                filled = self.noise.fill(buffer, row.step, stream)
+                self.registers[register] = buffer if filled is buffer else buffer.copy_(filled)
+                if not isinstance(self.noise, (StepNoise, PlainNoise)):
+                    self.monitor.noise(buffer, row.step, row.t)
 
-    def _leave(self, held: Tensor) -> None:
-        """Go on in fresh buffers where a tensor of ours is held by someone else."""
-        if held is self.base:
-            self.base = self.base.clone()
-            self.point = self.base
-        elif held is self._stage:
-            self.point = self._stage = held.clone()
 
-    def _combine(
-        self, c: Combination, row: Row, i: int, item: BoundRow, out: Tensor | None, into: Tensor | None
-    ) -> Tensor:
-        terms: Terms = [(c.base, self.base)]
-        for age, b in c.outputs:
-            if age == 0 and not item.stored and out is not None:
-                terms += [(scaled(b, item.m), out), (scaled(b, item.y), self.point)]
-            else:
-                kept = self.outputs.kept[i - age]
-                terms.append((scaled(b, kept.scale), kept.tensor))
-        terms += [(b, self._draw(row, stream)) for stream, b in c.noises]
-        return weighted_sum(terms, into)
+def _copy(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
-    def _draw(self, row: Row, stream: int) -> Tensor:
-        """This step's noise of a stream, drawn once; its buffer serves every step."""
-        if self._step != row.step:
-            self._step, self._drawn = row.step, set()
-        if stream not in self._drawn and self.noise is not None:
-            buffer = self._noises.get(stream)
-            buffer = uninitialised_like(self.base.detach()) if buffer is None else buffer
-            self._noises[stream] = self.noise.fill(buffer, row.step, stream)
-            self._drawn.add(stream)
-            if not isinstance(self.noise, (StepNoise, PlainNoise)):
-                self.monitor.noise(self._noises[stream], row.step, row.t)
-        return self._noises[stream]
+
+def _identical(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+_storage_users: Callable[[int], int] = getattr(torch._C, "_storage_Use_Count", lambda storage: 0)
+
+
+def _holders(x: Tensor) -> int:
+    """How many hold this tensor object, or views of its memory; only differences mean something."""
+    return sys.getrefcount(x) + _storage_users(x.untyped_storage()._cdata)
