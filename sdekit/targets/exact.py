@@ -30,8 +30,8 @@ class ExactModel(Model):
     """The exact model of a mixture: x_t = alpha x_0 + sigma eps with x_0 from the mixture.
 
     It predicts data natively, but every prediction is evaluated by itself, never converted by a division: all are
-    finite at sigma = 0 (as far as components have positive variances) and at alpha = 0. Answers are in x's computing dtype,
-    whatever dtype they are computed in. Gradients flow through everything but the integrated `flow`.
+    finite at sigma = 0 (as far as components have positive variances) and at alpha = 0. Answers are in x's computing
+    dtype, whatever dtype they are computed in. Gradients flow through everything but the integrated `flow`.
     """
 
     def __init__(self, target: GaussianMixture, process: AffineSDE) -> None:

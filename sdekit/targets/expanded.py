@@ -71,7 +71,7 @@ class IsotropicComponents(Components):
             else:
                 logits = torch.addmm(bias, self.means, x.mT, alpha=alpha / s)
             e, total = exponentials(logits)
-            # q sum_k r_k m_k, divided by the sum on the smaller side of the product.
+            # q sum_k r_k m_k, divided by the sum of e on the smaller side of the product.
             if self.count > self.size:
                 means = (e.mT @ self.means) * (q / total)[:, None]
             else:
@@ -184,11 +184,13 @@ def _plain_logits(c: Components, scales: Scales, s: Tensor, table: Tensor) -> Lo
     log_det = torch.log(s).sum(1) * (c.size // s.shape[1])
     norms = torch.linalg.vecdot(table, c.means)
     bias = (c.log_weights - 0.5 * (scales.alpha**2 * norms + log_det))[:, None]
-    inverse = 1 / s
+    slopes = torch.cat([scales.alpha * table, -0.5 / s], 1)
 
     def logits(x: Tensor) -> Tensor:
-        squares = (x * x).sum(1)[None] if s.shape[1] == 1 else (x * x).mT
-        return torch.addmm(torch.addmm(bias, inverse, squares, alpha=-0.5), table, x.mT, alpha=scales.alpha)
+        squares = x * x
+        if s.shape[1] == 1:
+            squares = squares.sum(1, keepdim=True)
+        return torch.addmm(bias, slopes, torch.cat([x, squares], 1).mT)
 
     return logits
 
@@ -204,7 +206,9 @@ def _evaluator(
 
     def evaluate(_: slice, x: Tensor) -> Tensor:
         e, total = exponentials(logits(x))
-        r = (e / total).mT
+        if c.count > c.size:
+            return torch.addmm((e.mT @ p) * x, e.mT, table, alpha=multiple) * (1 / total)[:, None]
+        r = (e * (1 / total)).mT
         return torch.addmm((r @ p) * x, r, table, alpha=multiple)
 
     return evaluate

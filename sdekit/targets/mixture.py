@@ -194,21 +194,22 @@ _FIX_MEANS = "Pass one row per component; a mixture in one dimension has means o
 
 def _array(argument: str, value: Any) -> Tensor:
     """Finite float64 numbers on the host or where a tensor lives; detached and copied."""
+    if value is None or (isinstance(value, Tensor) and value.is_complex()):  # NumPy would read None as NaN
+        raise _no_numbers(argument, value)
     try:
-        if value is None:
-            raise TypeError
-        tensor = torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value, np.float64))
-        tensor = tensor.detach().to(torch.float64, copy=True)
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value, np.float64))
     except (TypeError, ValueError) as error:
-        raise InterfaceError(
-            argument,
-            got=type(value).__name__,
-            expected="an array of real numbers",
-            fix="Pass a tensor or nested lists.",
-        ) from error
+        raise _no_numbers(argument, value) from error
+    tensor = tensor.detach().to(torch.float64, copy=True)
     if not bool(torch.isfinite(tensor).all()):
         raise OptionError(argument, got="NaN or infinity", expected="finite numbers", fix="Check how it was made.")
     return tensor
+
+
+def _no_numbers(argument: str, value: Any) -> InterfaceError:
+    return InterfaceError(
+        argument, got=type(value).__name__, expected="an array of real numbers", fix="Pass a tensor or nested lists."
+    )
 
 
 def _components(weights: Tensor, means: Tensor, covariances: Tensor) -> Components:
