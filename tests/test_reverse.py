@@ -192,7 +192,7 @@ def test_what_cannot_be_reversed_is_refused() -> None:
     for kappa in (-0.1, math.nan, math.inf, "1.0?", None, True):
         with pytest.raises(OptionError, match="stochasticity"):
             VP().reverse(model, kappa)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="at t = 0.5"):
+    with pytest.raises(OptionError, match=r"at t = 0\.5"):
         stochasticity_at(lambda t: -t, 0.5)
     bad = VP().reverse(lambda t, x: x.sum(), 1.0)
     with pytest.raises(ModelOutputError, match=r"score\(t, x\)"):
