@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
+    "ConformanceError",
     "InterfaceError",
     "ModelOutputError",
     "NonFiniteError",
@@ -102,6 +103,19 @@ class NonFiniteError(SdekitError, ArithmeticError):
             "solver": "The values left the range of the dtype: use smaller steps or a wider dtype.",
         }[source]
         super().__init__(source, got=f"NaN or infinity at {where}", expected=f"finite values in {what}", fix=fix)
+
+
+class ConformanceError(SdekitError, AssertionError):
+    """A solver that breaks a promise which `sdekit.testing.check_solver` verifies.
+
+    Attributes:
+        check: the name of the check that failed.
+        solver: the label of the solver.
+    """
+
+    def __init__(self, check: str, solver: str, *, got: Any, expected: str, fix: str) -> None:
+        self.check, self.solver = check, solver
+        super().__init__(f"{solver} fails {check!r}", got=got, expected=expected, fix=fix)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

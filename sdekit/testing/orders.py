@@ -160,8 +160,8 @@ def _declared(method: Solver, kind: str) -> float | None:
 
 
 def _default_steps(kind: str, declared: float | None) -> tuple[int, ...]:
-    if kind == "deterministic" and declared is not None and declared >= 5:
-        return _HIGH_ORDER  # a five-step history needs more of them before its order shows
+    if kind == "deterministic" and declared is not None and declared >= 3:
+        return _HIGH_ORDER  # a long history needs more of them before its order shows
     return _STEPS[kind]
 
 

@@ -140,10 +140,22 @@ def _irregular(steps: int, seed: int) -> list[float]:
     return [0.0, *(math.fsum(lengths[:i]) / whole for i in range(1, steps)), 1.0]
 
 
+# Ranges on which equal steps in t become small in half-log-SNR at moderate step counts. EDM and OrnsteinUhlenbeck need
+# a shorter one for that; Heat, where t is the square of sigma, the shortest.
+_RANGES: dict[type[AffineSDE], tuple[float, float]] = {
+    EDM: (-1.5, 1.0),
+    OrnsteinUhlenbeck: (-1.5, 1.0),
+    Heat: (-1.0, 1.0),
+}
+_RANGE = (-2.0, 2.0)
+
+
 def order_problems() -> dict[str, OrderProblem]:
     """The standard problems for deterministic orders, one on each process, by name; "vp" is the default.
 
-    The target is one mixture in the plane whose narrowest standard deviation is 0.3; "sharp" has one of 0.14.
+    The target is one mixture in the plane whose narrowest standard deviation is 0.3; "sharp" has one of 0.14. "start"
+    is "vp" on half-log-SNR 0 to 1, a short range in the middle: there the first steps of a multistep method, which are
+    of lower order, weigh as much as all others, while on a long range they hide where the data prediction hardly moves.
     """
     return dict(_standard())
 
@@ -159,13 +171,31 @@ def _standard() -> dict[str, OrderProblem]:
         "ornstein_uhlenbeck": OrnsteinUhlenbeck(),
         "heat": Heat(),
     }
-    found = {name: OrderProblem(name, process, smooth) for name, process in processes.items()}
+    found = {
+        name: OrderProblem(name, process, smooth, *_RANGES.get(type(process), _RANGE))
+        for name, process in processes.items()
+    }
+    found["start"] = OrderProblem("start", VP(), smooth, 0.0, 1.0)
     found["sharp"] = OrderProblem("sharp", VP(), targets.random_mixture(2, 4, 3, std=(0.14, 0.5)))
     return found
 
 
-def gaussian_problem(process: AffineSDE | None = None) -> OrderProblem:
-    """The standard problem for weak orders: one Gaussian, of variances 0.04 to 3 in four directions; VP by default."""
+def gaussian_problem(
+    process: AffineSDE | None = None, low: float | None = None, high: float | None = None
+) -> OrderProblem:
+    """The standard problem for weak orders: one Gaussian, of variances 0.04 to 3 in four directions; VP by default.
+
+    Args:
+        low, high: the range of half-log-SNR, by default that of `order_problems` on this kind of process. 0 to 1 brings
+            out the first steps, see there.
+    """
     process = VP() if process is None else process
     target = targets.gaussian([0.3, -0.8, 0.5, 1.1], [0.04, 0.3, 1.0, 3.0])
-    return OrderProblem(f"gaussian, {type(process).__name__}", process, target)
+    least, most = _RANGES.get(type(process), _RANGE)
+    return OrderProblem(
+        f"gaussian, {type(process).__name__}",
+        process,
+        target,
+        least if low is None else low,
+        most if high is None else high,
+    )

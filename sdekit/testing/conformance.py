@@ -1,0 +1,155 @@
+"""check_solver: what sdekit promises of its own solvers, verified on anyone's."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sdekit.errors import ConformanceError, OptionError, SolverMismatchError
+from sdekit.solvers.base import Order, PlanSolver, Solver, Stepper
+from sdekit.testing.orders import ObservedOrder, as_solver, observed_order
+from sdekit.testing.plan_checks import PLAN_CHECKS
+from sdekit.testing.problems import FAMILIES, OrderProblem, gaussian_problem, order_problems
+from sdekit.testing.stepper_checks import STEPPER_CHECKS
+from sdekit.testing.subject import Check, Trial
+
+__all__ = ["Conformance", "check_solver"]
+
+_TOLERANCE = 0.15
+
+
+@dataclass(frozen=True)
+class Conformance:
+    """The checks that a solver passed.
+
+    Attributes:
+        solver: its label.
+        checks: the name of each check, with what it found.
+        orders: the orders measured.
+    """
+
+    solver: str
+    checks: dict[str, str]
+    orders: tuple[ObservedOrder, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.solver} passes {len(self.checks)} checks"]
+        lines += [f"  {name}: {detail}" for name, detail in self.checks.items()]
+        return "\n".join(lines + [f"  {order}" for order in self.orders])
+
+
+def check_solver(
+    solver: str | Solver | type[Solver],
+    *,
+    grids: Sequence[str] = FAMILIES,
+    problems: Sequence[OrderProblem] | None = None,
+    steps: Sequence[int] | None = None,
+) -> Conformance:
+    """Verify that a solver keeps what sdekit promises, and reaches the orders that it declares.
+
+    A solver of plans is checked for well-formed and repeatable plans, JSON, the number of model calls, agreement of the
+    tensor route with the plan's meaning, seeds, independence of the rows of a batch, NaN that stays in its row, dtypes
+    and global state; a stepper for what of this concerns it, and for its use of increments. Both must be frozen values
+    that can be pickled. Declared deterministic and weak orders are measured, and must be reached to within 0.15; strong
+    orders are not measured.
+
+    Args:
+        solver: a name, a solver object, or a class, which is made with its default options.
+        grids: the families on which orders are measured on the first problem; on the others it is the first family.
+        problems: for deterministic orders; default those on VP, EDM and RectifiedFlow. Weak orders are measured on
+            `gaussian_problem()` of their processes.
+        steps: for `observed_order`.
+
+    Returns:
+        A `Conformance`, which prints as a report.
+
+    Raises:
+        ConformanceError: naming the first check that fails and the numbers found.
+        UnknownNameError, InterfaceError: for what is not a solver.
+    """
+    method = as_solver(solver)
+    passed: dict[str, str] = {}
+    checks: dict[str, Check] = {"interface": _interface, "frozen value": _frozen}
+    checks |= PLAN_CHECKS if isinstance(method, PlanSolver) else {}
+    checks |= STEPPER_CHECKS if isinstance(method, Stepper) else {}
+    for name, check in checks.items():
+        trial = Trial(method, name)
+        try:
+            passed[name] = check(trial)
+        except ConformanceError:
+            raise
+        except Exception as error:
+            raise trial.broken(
+                f"{type(error).__name__}: {error}", "no error", "Correct the solver for this case."
+            ) from error
+    found = _orders(Trial(method, "order"), tuple(grids), problems, steps)
+    return Conformance(method.label, passed, tuple(found))
+
+
+def _interface(trial: Trial) -> str:
+    """The declarations are of the kinds that sdekit reads."""
+    solver = trial.solver
+    if not isinstance(solver.declared, Order):
+        raise trial.broken(f"declared = {solver.declared!r}", "an Order", "Set declared = Order(deterministic=...).")
+    fixed = solver.fixed_stochasticity
+    if not (fixed is None or (isinstance(fixed, (int, float)) and 0 <= fixed < float("inf"))):
+        raise trial.broken(f"fixed_stochasticity = {fixed!r}", "None or a number >= 0", "Set one of them.")
+    if isinstance(solver, Stepper) and solver.needs not in ("ode", "sde"):
+        raise trial.broken(f"needs = {solver.needs!r}", "'ode' or 'sde'", "Set one of them.")
+    return "declarations of the right kinds"
+
+
+def _frozen(trial: Trial) -> str:
+    """A solver is a value: nothing can be set on it, equal options make equal solvers, and it can be pickled."""
+    solver = trial.solver
+    advice = "Make it a frozen dataclass at the top level of a module, with its options as fields."
+    for name in (*vars(solver), "a_new_attribute"):
+        try:
+            setattr(solver, name, getattr(solver, name, None))
+        except (AttributeError, TypeError):
+            continue
+        raise trial.broken(f"attribute {name!r}, which could be set", "a frozen object", advice)
+    if not dataclasses.is_dataclass(solver) or copy.deepcopy(solver) != solver:
+        raise trial.broken("a copy that is not equal", "a value", advice)
+    try:
+        pickle.dumps(solver)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise trial.broken(f"{type(error).__name__}: {error}", "a solver that can be pickled", advice) from error
+    return "frozen, comparable, picklable"
+
+
+def _orders(
+    trial: Trial, families: tuple[str, ...], problems: Sequence[OrderProblem] | None, steps: Sequence[int] | None
+) -> list[ObservedOrder]:
+    if not families:
+        raise OptionError("grids", got="none", expected="at least one family", fix="Leave it out for four.")
+    standard = order_problems()
+    flows = [standard[n] for n in ("vp", "edm", "rectified_flow")] if problems is None else list(problems)
+    measured = []
+    for i, problem in enumerate(flows):
+        for family in families if i == 0 else families[:1]:
+            measured += _measure(trial, problem, family, steps)
+    return measured
+
+
+def _measure(trial: Trial, problem: OrderProblem, family: str, steps: Sequence[int] | None) -> list[ObservedOrder]:
+    """The declared orders on one problem and one family of grids."""
+    solver, found = trial.solver, []
+    if solver.declared.deterministic is not None:
+        found.append(observed_order(solver, "deterministic", problem, family, steps))
+    if solver.declared.weak is not None and trial.plans:
+        gaussian = gaussian_problem(problem.process, problem.low, problem.high)
+        for tau in [0.5, 1.0] if solver.fixed_stochasticity is None else [None]:
+            try:
+                found.append(observed_order(solver, "weak", gaussian, family, steps, stochasticity=tau))
+            except SolverMismatchError:
+                continue  # the solver refuses this stochasticity, as it may
+    for order in found:
+        if not order.reaches(tolerance=_TOLERANCE):
+            raise trial.broken(
+                f"{order}", f"at least {order.declared} - {_TOLERANCE}", "Correct the solver, or declare less."
+            )
+    return found

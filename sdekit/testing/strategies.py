@@ -1,0 +1,109 @@
+"""Hypothesis strategies for tests of solvers, models and processes. Hypothesis is imported on use."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sdekit import grids as grids_by_name
+from sdekit.affine import AffineSDE
+from sdekit.errors import SdekitError
+from sdekit.processes import EDM, VE, VP, Heat, OrnsteinUhlenbeck, RectifiedFlow
+from sdekit.targets import GaussianMixture, random_mixture
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+__all__ = ["affine_processes", "grids", "mixtures", "states"]
+
+
+def affine_processes() -> SearchStrategy[AffineSDE]:
+    """VP, VE, EDM, RectifiedFlow, OrnsteinUhlenbeck and Heat over wide ranges of their parameters."""
+    st = _strategies()
+    floats = st.floats
+    return st.one_of(
+        st.just(EDM()),
+        st.just(RectifiedFlow()),
+        st.builds(VP, floats(0.01, 1.0), floats(5.0, 40.0)),
+        st.builds(VE, floats(0.002, 0.1), floats(5.0, 200.0)),
+        st.builds(OrnsteinUhlenbeck, floats(0.1, 5.0), floats(0.2, 5.0)),
+        st.builds(Heat, floats(0.1, 10.0)),
+    )
+
+
+def mixtures(
+    dims: tuple[int, int] = (1, 4), components: tuple[int, int] = (1, 5), std: tuple[float, float] = (0.14, 1.0)
+) -> SearchStrategy[GaussianMixture]:
+    """`sdekit.targets.random_mixture` of every kind of covariance.
+
+    Args:
+        dims, components: the least and the largest number.
+        std: the range of standard deviations along principal axes; the default keeps flows smooth.
+    """
+    st = _strategies()
+    return st.builds(
+        random_mixture,
+        st.integers(*dims),
+        st.integers(*components),
+        st.integers(0, 2**32 - 1),
+        covariance=st.sampled_from(["isotropic", "common", "diagonal", "full"]),
+        std=st.just(std),
+    )
+
+
+def grids(process: AffineSDE, *, steps: tuple[int, int] = (1, 12), low: float = -3.0) -> SearchStrategy[Tensor]:
+    """Decreasing float64 grids of a process, alpha > 0 and sigma > 0 everywhere: of several names, and irregular ones.
+
+    Args:
+        steps: the least and the largest number of steps.
+        low: the least half-log-SNR at the first time. The range is 1 to 6 long.
+    """
+    st = _strategies()
+
+    def make(count: int, start: float, length: float, kind: str, seed: int) -> Tensor:
+        first = max(start, float(process.half_log_snr(process.t_max)) if process.domain[1] < float("inf") else start)
+        last = first + length
+        bound = float(process.half_log_snr(process.domain[0]))
+        if last > bound:  # VE has no time of less noise than sigma_min
+            first, last = min(first, bound - 1e-3 - length), bound - 1e-3
+        ends = [float(process.time_at(v)) for v in (first, last)]
+        if kind != "irregular":
+            return grids_by_name.get(kind)(process, count, t_start=ends[0], t_end=ends[1])
+        lengths = 0.3 + torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        places = torch.cat([torch.zeros(1, dtype=torch.float64), torch.cumsum(lengths, 0) / lengths.sum()])
+        times = process.time_at(first + (last - first) * places)
+        times[0], times[-1] = ends
+        return times
+
+    return st.builds(
+        make,
+        st.integers(*steps),
+        st.floats(low, 0.0),
+        st.floats(1.0, 6.0),
+        st.sampled_from(["uniform", "half_log_snr", "karras", "irregular"]),
+        st.integers(0, 2**16),
+    )
+
+
+def states(shape: tuple[int, ...], *, batch: tuple[int, int] = (1, 8), scale: float = 1.0) -> SearchStrategy[Tensor]:
+    """Float64 states (B, *shape) of normal numbers times `scale`."""
+    st = _strategies()
+
+    def make(count: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return scale * torch.randn(count, *shape, dtype=torch.float64, generator=generator)
+
+    return st.builds(make, st.integers(*batch), st.integers(0, 2**32 - 1))
+
+
+def _strategies() -> ModuleType:
+    try:
+        from hypothesis import strategies
+    except ImportError as error:
+        raise SdekitError(
+            "sdekit.testing.strategies", got="no hypothesis", expected="hypothesis", fix="pip install 'sdekit[test]'"
+        ) from error
+    return strategies
