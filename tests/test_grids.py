@@ -90,7 +90,7 @@ def test_append_zero_ends_where_there_is_no_noise(name: str) -> None:
     times = grids.get(name)(VP(), 5, append_zero=True)
     assert times.shape == (6,) and float(times[-1]) == 0 and float(times[-2]) == VP().t_min
     assert torch.equal(times[:-1], grids.get(name)(VP(), 4))
-    with pytest.raises(OptionError, match="append_zero.*sigma"):
+    with pytest.raises(OptionError, match=r"append_zero.*sigma"):
         grids.get(name)(VE(0.01, 50.0), 5, append_zero=True)
     with pytest.raises(OptionError, match="steps"):
         grids.get(name)(VP(), 1, append_zero=True)
@@ -122,7 +122,7 @@ def test_bad_arguments_are_named(process) -> None:
             with pytest.raises(InterfaceError, match="steps"):
                 grid(process, steps)
         for bad in ({"t_start": 0.1, "t_end": 0.5}, {"t_end": -1.0}, {"t_start": math.nan}, {"t_start": math.inf}):
-            with pytest.raises(OptionError, match="t_start|t_end"):
+            with pytest.raises(OptionError, match=r"t_start|t_end"):
                 grid(process, 4, **bad)
     with pytest.raises(InterfaceError, match="process"):
         grids.uniform(lambda t: t, 4)  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def test_bad_arguments_are_named(process) -> None:
             grids.karras(process, 4, rho=rho, **ends(process))
         with pytest.raises(OptionError, match="rho"):
             grids.exponential(process, 4, rho=rho, **ends(process))
-    with pytest.raises(OptionError, match="ulp|repeated"):
+    with pytest.raises(OptionError, match=r"ulp|repeated"):
         grids.uniform(VP(), 1000, t_start=0.5, t_end=0.5 - 1e-14)
 
 
