@@ -77,6 +77,10 @@ def sample(
             fix="Wrap the network: sdekit.Model(net, process).",
         )
     _check_options(options)
+    if grad and torch.is_inference_mode_enabled():
+        raise OptionError(
+            "grad", got="True in torch.inference_mode()", expected="a mode that records", fix="Leave that mode first."
+        )
     sizes = _check_shape(shape, x_start, t_start)
     times = _times(model, grid, steps, t_start)
     problem = prepare(model, times, solver)
@@ -109,7 +113,7 @@ def sample(
             bound = model.bind(**{k: _rows(v, rows, sizes[0]) for k, v in (conditioning or {}).items()})
             out = solve(bound, x, times, solver, seed=key, sample_ids=ids[rows] if keyed else None, **options)
             pieces.append(out.x[:real])
-    return torch.cat(pieces) if pieces else torch.zeros(sizes, dtype=dtype, device=device)
+        return torch.cat(pieces) if pieces else torch.zeros(sizes, dtype=dtype, device=device)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sdekit
-from sdekit.errors import InterfaceError
+from sdekit.errors import InterfaceError, OptionError
 
 
 def parametric(w):
@@ -91,6 +91,12 @@ def test_sample_carries_gradients_to_its_start():
     out = sdekit.sample(model, (2, 2), "heun", 3, x_start=x, t_start=0.5, grad=True)
     (g,) = torch.autograd.grad(out.sum(), x)
     assert bool((g != 0).all())
+
+
+def test_gradients_are_refused_where_nothing_records():
+    model = sdekit.Model(lambda x, t: x, sdekit.VP())
+    with torch.inference_mode(), pytest.raises(OptionError, match="grad: got True"):
+        sdekit.sample(model, (2, 2), "heun", 3, grad=True)
 
 
 def test_gradients_in_times_are_refused_not_lost():
