@@ -1,0 +1,230 @@
+"""The cells of a suite: each is one measurement, written as plain data that a worker process can be sent."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sdekit import grids, solvers
+from sdekit.bench.suite import Build, Suite
+from sdekit.errors import SdekitError, UnknownNameError, suggest
+from sdekit.testing import FAMILIES
+
+__all__ = ["Cell", "Named", "Variant", "expand", "label_of"]
+
+Options = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A process or a target of the suite: its name there, and how it is made."""
+
+    name: str
+    make: str
+    options: Options
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A solver with options, and the label under which tables show it."""
+
+    solver: str
+    options: Options
+    label: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement.
+
+    Attributes:
+        what: "order", "work" or "picture".
+        kind: "deterministic" or "weak".
+        low, high: half-log-SNR at the start and at the end.
+        counts: step counts of an order (None: those that fit the declared one); numbers of calls of the others.
+        samples: how many starts the error is taken over.
+    """
+
+    what: str
+    kind: str
+    variant: Variant
+    process: Named
+    target: Named
+    grid: str
+    low: float
+    high: float
+    counts: tuple[int, ...] | None
+    samples: int
+    seed: int
+
+
+def expand(suite: Suite, only: str | None = None) -> list[Cell]:
+    """All cells of a suite, in a fixed order.
+
+    Args:
+        only: a pattern such as "dpmpp*"; solvers whose name or label does not match are left out.
+
+    Raises:
+        UnknownNameError: for a solver, option, process, target, grid or pattern that nothing is known under.
+        OptionError: for an option of a value that its solver refuses.
+    """
+    _check_grids(suite)
+    processes, targets = _named(suite.processes), _named(suite.targets)
+    _check_uses(suite)
+    variants = _variants(suite)
+    chosen = _matching(variants, only)
+    return [
+        *_order_cells(suite, chosen, processes, targets),
+        *_work_cells(suite, chosen, processes, targets),
+        *_picture_cells(suite, only, processes, targets),
+    ]
+
+
+def label_of(solver: str, options: Options) -> str:
+    """A short name: "exp_adams(order=3, single_step)". Texts stand for themselves, numbers need their option's name."""
+    shown = [v if isinstance(v, str) else f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options]
+    return f"{solver}({', '.join(shown)})" if shown else solver
+
+
+def _named(builds: dict[str, Build]) -> dict[str, Named]:
+    return {name: Named(name, build.make, _frozen(build.options)) for name, build in builds.items()}
+
+
+def _frozen(options: dict[str, Any]) -> Options:
+    return tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in options.items())
+
+
+def _variant(solver: str, options: dict[str, Any]) -> Variant:
+    solvers.get(solver, **options)
+    name = solvers.info(solver).name
+    return Variant(name, _frozen(options), label_of(name, _frozen(options)))
+
+
+def _variants(suite: Suite) -> list[Variant]:
+    """Every registered solver with its default options, each followed by the suite's variants of it."""
+    found = [_variant(info.name, {}) for info in solvers.available()]
+    for i, entry in enumerate(suite.variants):
+        try:
+            found.append(_variant(entry.solver, dict(entry.options)))
+        except SdekitError as error:
+            error.add_note(f"in variants.{i} of the suite {suite.name!r}")
+            raise
+    unique = dict.fromkeys(found)
+    return sorted(unique, key=lambda v: v.solver)  # stable: a solver's variants stay in the suite's order
+
+
+def _matching(variants: list[Variant], only: str | None) -> list[Variant]:
+    if only is None:
+        return variants
+    chosen = [v for v in variants if _matches(v, only)]
+    if not chosen:
+        names = [v.solver for v in variants]
+        raise UnknownNameError(
+            "--only", got=repr(only), expected="a pattern that some solver matches", fix=suggest(only, names)
+        )
+    return chosen
+
+
+def _matches(variant: Variant, only: str | None) -> bool:
+    return only is None or any(fnmatch.fnmatchcase(name, only) for name in (variant.solver, variant.label))
+
+
+def _check_grids(suite: Suite) -> None:
+    known = {*grids.available(), *FAMILIES, "irregular"}
+    for section in suite.orders:
+        for name in section.grids:
+            _check_known("grid", name, known)
+    for section in (*suite.work, *suite.pictures):
+        _check_known("grid", section.grid, set(grids.available()))
+
+
+def _check_uses(suite: Suite) -> None:
+    """Sections refer only to processes and targets that the suite defines."""
+    for section in (*suite.orders, *suite.work, *suite.pictures):
+        _check_known("target", section.target, set(suite.targets))
+    for section in suite.orders:
+        for name in section.processes:
+            _check_known("process", name, set(suite.processes))
+    for section in (*suite.work, *suite.pictures):
+        _check_known("process", section.process, set(suite.processes))
+
+
+def _check_known(kind: str, name: str, known: set[str]) -> None:
+    if name not in known:
+        raise UnknownNameError(
+            kind, got=repr(name), expected=f"a {kind} that the suite knows", fix=suggest(name, known)
+        )
+
+
+def _order_cells(
+    suite: Suite, variants: list[Variant], processes: dict[str, Named], targets: dict[str, Named]
+) -> Iterator[Cell]:
+    for section in suite.orders:
+        steps = None if section.steps is None else tuple(section.steps)
+        for variant in variants:
+            for kind in section.kinds:
+                if not _declares(variant, kind):
+                    continue
+                for process in section.processes:
+                    for grid in section.grids:
+                        yield Cell(
+                            "order",
+                            kind,
+                            variant,
+                            processes[process],
+                            targets[section.target],
+                            grid,
+                            *section.half_log_snr,
+                            steps,
+                            section.samples,
+                            suite.seed,
+                        )
+
+
+def _work_cells(
+    suite: Suite, variants: list[Variant], processes: dict[str, Named], targets: dict[str, Named]
+) -> Iterator[Cell]:
+    for section in suite.work:
+        for variant in variants:
+            for kind in section.kinds:
+                if _declares(variant, kind):
+                    yield Cell(
+                        "work",
+                        kind,
+                        variant,
+                        processes[section.process],
+                        targets[section.target],
+                        section.grid,
+                        *section.half_log_snr,
+                        tuple(section.calls),
+                        section.samples,
+                        suite.seed,
+                    )
+
+
+def _picture_cells(
+    suite: Suite, only: str | None, processes: dict[str, Named], targets: dict[str, Named]
+) -> Iterator[Cell]:
+    for section in suite.pictures:
+        for entry in section.solvers:
+            variant = _variant(entry.solver, dict(entry.options))
+            if _matches(variant, only):
+                yield Cell(
+                    "picture",
+                    "deterministic" if _declares(variant, "deterministic") else "weak",
+                    variant,
+                    processes[section.process],
+                    targets[section.target],
+                    section.grid,
+                    *section.half_log_snr,
+                    tuple(section.calls),
+                    section.samples,
+                    suite.seed,
+                )
+
+
+def _declares(variant: Variant, kind: str) -> bool:
+    declared = solvers.get(variant.solver, **dict(variant.options)).declared
+    return getattr(declared, kind) is not None

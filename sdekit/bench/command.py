@@ -1,0 +1,140 @@
+"""`sdekit bench run`: from a suite's name to a table, files and an exit status."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from sdekit.bench import build, results, runner, summary, table
+from sdekit.bench.cells import Cell, expand
+from sdekit.bench.suite import Suite, load
+
+__all__ = ["run_suite"]
+
+PASSED, FELL_SHORT, INTERRUPTED = 0, 1, 130
+
+
+@dataclass
+class _Run:
+    suite: Suite
+    cells: list[Cell]
+    found: dict[int, dict[str, Any]] = field(default_factory=dict)
+    seconds: float = 0.0
+    complete: bool = False
+
+    @property
+    def ordered(self) -> list[dict[str, Any]]:
+        """Results in the order of the cells, whichever finished first."""
+        return [self.found[i] for i in sorted(self.found)]
+
+
+def run_suite(
+    name: str, *, out: Path | None = None, workers: int | None = None, only: str | None = None, console: Console
+) -> int:
+    """Measure a suite, print its table, write its files.
+
+    Args:
+        name: of a shipped suite, or a path that ends in .toml.
+        out: the folder of results; default results/<suite>.
+        workers: processes; default one for each core.
+        only: a pattern of solvers.
+        console: where the table goes; progress goes to standard error.
+
+    Returns:
+        The exit status: 0, 1 where an order falls short or a measurement fails, 130 where interrupted.
+
+    Raises:
+        SdekitError: for a suite, pattern or folder that cannot be used; before anything is measured.
+    """
+    # Here, so that a missing matplotlib shows before the measurements and not after them; on use, as it takes its time.
+    from sdekit.bench import pictures
+
+    suite = load(name)
+    cells = expand(suite, only)
+    build.check(cells)
+    out = results.folder(Path("results") / suite.name if out is None else out)
+    count = runner.default_workers() if workers is None else workers
+    run = _Run(suite, cells)
+    start = time.perf_counter()
+    try:
+        with _progress(len(cells)) as advance:
+            for i, result in runner.run(cells, suite.tolerance, count):
+                run.found[i] = result
+                advance(result)
+        run.complete = True
+    except KeyboardInterrupt:
+        console.print(f"\nInterrupted after {len(run.found)} of {len(cells)} measurements.", style="yellow")
+    run.seconds = time.perf_counter() - start
+    lines, written = _write(run, out, results.environment(count))
+    if run.complete:
+        written += pictures.draw(run.ordered, lines, suite, out)
+    return _report(run, lines, written, console)
+
+
+def _write(run: _Run, out: Path, about: dict[str, Any]) -> tuple[list[summary.Line], list[Path]]:
+    lines = summary.summarise(run.ordered, run.suite.tolerance, run.suite.table_calls)
+    written = results.write_results(
+        out,
+        suite=run.suite.model_dump(mode="json"),
+        results=run.ordered,
+        lines=lines,
+        about=about,
+        seconds=run.seconds,
+        complete=run.complete,
+    )
+    return lines, written
+
+
+def _report(run: _Run, lines: list[summary.Line], written: list[Path], console: Console) -> int:
+    targets = list(dict.fromkeys(section.target for section in run.suite.work))
+    console.print(table.render(lines, targets, run.suite.table_calls, console.width))
+    bad = summary.failures(lines)
+    table.print_lines(console, bad)
+    _say_where(console, written, run, len(bad))
+    return INTERRUPTED if not run.complete else FELL_SHORT if bad else PASSED
+
+
+def _say_where(console: Console, written: list[Path], run: _Run, bad: int) -> None:
+    minutes, seconds = divmod(round(run.seconds), 60)
+    verdict = f"{bad} fell short or failed" if bad else "every measured order reaches the declared one"
+    if run.complete:
+        console.print(f"{len(run.found)} measurements in {minutes} min {seconds:02d} s: {verdict}.")
+    console.print(
+        Text(f"Written to {written[0].parent}{'' if run.complete else ', without pictures'}:"), soft_wrap=True
+    )
+    for path in written:
+        console.print(Text(f"  {path.name}"), soft_wrap=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar on standard error that names what was measured last; in a log, where nothing can be redrawn, ten lines."""
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        done = itertools.count(1)
+
+        def advance(result: dict[str, Any]) -> None:
+            n = next(done)
+            bar.update(task, advance=1, description=f"{result['solver']} on {result['target']}")
+            if not console.is_terminal and n * 10 // total > (n - 1) * 10 // total:
+                console.print(f"{n} of {total} measurements")
+
+        yield advance

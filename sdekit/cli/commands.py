@@ -1,0 +1,166 @@
+"""What the `sdekit` command can do."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sdekit import grids as all_grids
+from sdekit import solvers as all_solvers
+from sdekit.solvers import SolverInfo
+from sdekit.version import __version__
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Stochastic differential equations for diffusion models: solvers whose every declared order is measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+bench = typer.Typer(help="Measure solvers against exact answers.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sdekit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+@app.command(epilog="Example: `sdekit solvers --json`")
+def solvers(as_json: AsJson = False) -> None:
+    """List the solvers: orders of convergence, model calls a step, what they need, where they come from."""
+    found = all_solvers.available()
+    if as_json:
+        typer.echo(json.dumps([_plain(info) for info in found], indent=1, allow_nan=False, ensure_ascii=False))
+        return
+    console = Console()
+    console.print(_solver_table(found, wide=console.width >= 120))
+
+
+@app.command(epilog="Example: `sdekit grids`")
+def grids(as_json: AsJson = False) -> None:
+    """List the time grids, and what they are."""
+    found = {name: _summary(all_grids.get(name)) for name in all_grids.available()}
+    if as_json:
+        typer.echo(json.dumps([{"name": k, "summary": v} for k, v in found.items()], indent=1, ensure_ascii=False))
+        return
+    _print_pairs("grid", found)
+
+
+@bench.command("list", epilog="Example: `sdekit bench list`")
+def list_suites() -> None:
+    """List the suites that come with sdekit."""
+    from sdekit.bench import suite
+
+    _print_pairs("suite", {name: suite.load(name).description for name in suite.available()})
+
+
+@bench.command("run", epilog="Example: `sdekit bench run orders --only 'dpmpp*' --workers 2 --out results/mine`")
+def run(
+    suite: Annotated[str, typer.Argument(help="A name that `sdekit bench list` shows, or the path of a .toml file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder for results and pictures.", show_default="results/SUITE")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes, of one thread each.", show_default="one for each core")
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only solvers whose name matches.")] = None,
+) -> None:
+    """Run a suite: print its table, write its results and pictures.
+
+    Exit status: 0 where every measured order reaches the declared one, 1 where one falls short or a measurement fails,
+    2 where the suite cannot be run as asked, 130 after Ctrl-C, which keeps what is finished.
+    """
+    from sdekit.bench.command import run_suite
+
+    status = run_suite(suite, out=out, workers=workers, only=only, console=Console())
+    if status:
+        raise typer.Exit(status)
+
+
+def _solver_table(found: list[SolverInfo], *, wide: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("name", no_wrap=True)
+    table.add_column("flow", justify="right", no_wrap=True)
+    table.add_column("weak", justify="right", no_wrap=True)
+    table.add_column("strong", justify="right", no_wrap=True)
+    table.add_column("calls", justify="right", no_wrap=True)
+    table.add_column("noise", no_wrap=True)
+    table.add_column("needs", overflow="fold")
+    if wide:
+        table.add_column("aliases", overflow="fold")
+        table.add_column("reference", overflow="fold", style="dim")
+    for info in found:
+        orders = (_order(v) for v in (info.order.deterministic, info.order.weak, info.order.strong))
+        more = (Text(", ".join(info.aliases)), Text(info.reference)) if wide else ()
+        noise = "yes" if info.stochastic else "no"
+        table.add_row(info.name, *orders, str(info.nfe_per_step), noise, info.needs, *more)
+    table.caption = (
+        "flow, weak, strong: orders of convergence with default options; calls: model calls a step; "
+        "noise: whether it draws some by default."
+        + ("" if wide else " Aliases and references: a wider terminal, or --json.")
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _order(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
+
+
+def _plain(info: SolverInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "aliases": list(info.aliases),
+        "family": info.family,
+        "order": vars(info.order),
+        "nfe_per_step": info.nfe_per_step,
+        "stochastic": info.stochastic,
+        "adaptive": info.adaptive,
+        "needs": info.needs,
+        "reference": info.reference,
+        "options": {k: _json_value(v) for k, v in info.options.items()},
+    }
+
+
+def _json_value(value: Any) -> Any:
+    """JSON has no infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+
+
+def _summary(function: Any) -> str:
+    """The first sentence of its docstring."""
+    line = (function.__doc__ or "").strip().partition("\n")[0]
+    return line.partition(". ")[0].rstrip(".")
+
+
+def _print_pairs(heading: str, pairs: dict[str, str]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(heading, no_wrap=True)
+    table.add_column("")
+    for name, text in pairs.items():
+        table.add_row(Text(name), Text(text))
+    Console().print(table)

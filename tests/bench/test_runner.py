@@ -1,0 +1,113 @@
+"""Runs: results do not depend on the workers, an interrupt keeps what is finished, a failure spoils nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from sdekit.bench import command, runner
+from sdekit.bench.cells import expand
+from sdekit.bench.suite import load
+from sdekit.errors import OptionError
+
+
+def run(suite: Path, out: Path, **options: Any) -> tuple[int, str, dict[str, Any]]:
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with console.file:
+        status = command.run_suite(str(suite), out=out, console=console, **options)
+    return status, console.export_text(), json.loads((out / "results.json").read_text())
+
+
+def timeless(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in results]
+
+
+def test_results_do_not_depend_on_the_number_of_workers(tiny: Path, tmp_path: Path) -> None:
+    one = run(tiny, tmp_path / "one", workers=1, only="d*")
+    two = run(tiny, tmp_path / "two", workers=2, only="d*")
+    assert one[0] == two[0] == 0
+    assert timeless(one[2]["results"]) == timeless(two[2]["results"])
+    assert one[2]["summary"] == two[2]["summary"]
+    assert two[2]["environment"]["workers"] == 2
+    for name in ("orders.csv", "errors.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_everything_is_written_and_named(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder"
+    status, text, found = run(tiny, out, workers=1, only="ddim")
+    assert status == 0
+    names = {p.name for p in out.iterdir()}
+    assert names == {
+        *("results.json", "orders.csv", "errors.csv"),
+        *("work-mixture.png", "orders.png", "samples-images.png"),
+    }
+    assert all(name in text for name in names)
+    assert str(out) in text.replace("\n", "")
+    assert found["complete"] is True
+    assert {"torch", "python", "cpu", "date", "command", "threads_per_worker"} <= set(found["environment"])
+    assert found["suite"]["name"] == "tiny"
+
+
+def test_wrong_declaration_fails_the_run_and_is_named(tiny: Path, tmp_path: Path, planted: None) -> None:
+    status, text, found = run(tiny, tmp_path / "out", workers=1, only="boastful")
+    assert status == 1
+    assert "SHORT" in text
+    assert "boastful (deterministic) declares order 2, but 1.0" in text.replace("\n", " ")
+    assert [line["verdict"] for line in found["summary"]] == ["SHORT"]
+
+
+def test_failure_fails_the_run_and_leaves_the_rest(tiny: Path, tmp_path: Path, planted: None) -> None:
+    status, text, found = run(tiny, tmp_path / "out", workers=1, only="[bd][rd]*[nm]")
+    assert status == 1
+    assert {line["solver"]: line["verdict"] for line in found["summary"] if line["kind"] == "deterministic"} == {
+        "broken": "FAILED",
+        "ddim": "holds",
+    }
+    assert "no rows today" in text
+
+
+@pytest.mark.parametrize("finished", [0, 3])
+def test_interrupt_keeps_what_is_finished(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: int
+) -> None:
+    calls = []
+
+    def interrupted(*arguments: Any) -> dict[str, Any]:
+        if len(calls) == finished:
+            raise KeyboardInterrupt
+        calls.append(real(*arguments))
+        return calls[-1]
+
+    real = runner.measure
+    monkeypatch.setattr(runner, "measure", interrupted)
+    status, text, found = run(tiny, tmp_path / "out", workers=1, only="ddim")
+    assert status == 130
+    assert f"Interrupted after {finished} of" in text
+    assert found["complete"] is False
+    assert len(found["results"]) == finished
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_threads_are_left_as_found(tiny: Path) -> None:
+    torch.set_num_threads(2)
+    cells = expand(load(str(tiny)), "ddim")[:2]
+    assert [torch.get_num_threads() for _ in runner.run(cells, 0.15, 1)] == [1, 1]
+    assert torch.get_num_threads() == 2
+
+
+def test_folder_that_cannot_be_written_is_refused_before_the_run(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "measure", lambda *_: pytest.fail("measured"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OptionError, match="--out"):
+        run(tiny, tmp_path / "file" / "out", workers=1)
+    with pytest.raises(OptionError, match="workers"):
+        run(tiny, tmp_path / "out", workers=0)
