@@ -63,7 +63,7 @@ def gaussian_moments(plan: Plan, mean: Any, cov: Any, start_mean: Any = None, st
         initial = alpha**2 * c + sigma**2 if start is None else np.broadcast_to(start, shape)
         _check_variances("start_cov", initial)
         out, var = _propagate(plan, m, c, first, np.sqrt(initial))
-        return GaussianLaw(torch.from_numpy(out.copy()), torch.from_numpy(var))
+        return GaussianLaw(torch.tensor(out), torch.tensor(var))
     matrix = _matrix("cov", c, shape)
     if full and not mixes and not directional and (start is None or start.ndim == 0):
         return _in_eigenbasis(plan, m, matrix, first, start)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sdekit.errors import OptionError
 from sdekit.plan.coefficients import is_finite
 from sdekit.plan.rows import Row
+from sdekit.times import check_times
 
 if TYPE_CHECKING:
     from sdekit.plan.moments import GaussianLaw
@@ -51,6 +52,9 @@ class Plan:
             raise _bad(
                 "times, rows", f"{len(self.times)} times and {len(self.rows)} rows", "two times and a row at least"
             )
+        check_times(self.times, argument="plan times")
+        if not all(math.isfinite(v) for v in (*self.start, *self.end)):
+            raise _bad("start, end", f"{self.start}, {self.end}", "finite numbers")
         steps = [row.step for row in self.rows]
         if (
             steps[0] != 0
@@ -68,7 +72,7 @@ class Plan:
             fix = f"Move the end of the grid off this time, where {end} = 0, or use ddim, dpmpp_2m or exp_adams, which "
             raise _bad(
                 "rows",
-                f"a call at t = {row.t}, weights {row.weights} in {where}",
+                f"alpha = {row.alpha}, sigma = {row.sigma}, weights {row.weights} in {where}",
                 "finite numbers",
                 fix + "take the limit there." if end else _FIX,
             )
@@ -77,6 +81,8 @@ class Plan:
                 raise _bad("rows", f"an infinite or undefined coefficient in {where}: {c}", "finite coefficients")
             if any(not 0 <= age <= i for age, _ in c.outputs):
                 raise _bad("rows", f"an output older than the first call in {where}: {c}", f"ages in 0..{i}")
+            if any(stream < 0 for stream, _ in c.noises):
+                raise _bad("rows", f"a negative stream in {where}: {c}", "streams from 0")
         if row.kick is not None and row.kick.outputs:
             raise _bad("rows", f"outputs in the kick of {where}", "a combination of base and noises")
 

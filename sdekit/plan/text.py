@@ -105,7 +105,7 @@ def from_json(text: str) -> Plan:
         )
     except SdekitError:
         raise
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise _not_a_plan(f"{type(error).__name__}: {error}") from error
 
 
@@ -116,7 +116,7 @@ def _row_from_json(row: dict[str, Any]) -> Row:
         alpha=float(row["alpha"]),
         sigma=float(row["sigma"]),
         weights=_pair(row["weights"]),
-        step=int(row["step"]),
+        step=_index(row["step"]),
         **parts,
     )
 
@@ -124,9 +124,15 @@ def _row_from_json(row: dict[str, Any]) -> Row:
 def _combination_from_json(c: dict[str, Any]) -> Combination:
     return Combination(
         coefficients.from_json(c["base"]),
-        tuple((int(age), coefficients.from_json(b)) for age, b in c["outputs"]),
-        tuple((int(stream), coefficients.from_json(b)) for stream, b in c["noises"]),
+        tuple((_index(age), coefficients.from_json(b)) for age, b in c["outputs"]),
+        tuple((_index(stream), coefficients.from_json(b)) for stream, b in c["noises"]),
     )
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _not_a_plan(f"{value!r} where a whole number belongs")
+    return value
 
 
 def _pair(value: Any) -> tuple[float, float]:
