@@ -15,7 +15,7 @@ from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.math.philox import PRIOR_STREAM, SIMULATE_STREAM, normals
 from sdekit.schedules import Schedule
 from sdekit.sde import SDE
-from sdekit.shapes import as_float64, check_state, compute_dtype, expand_time, finite_number
+from sdekit.shapes import as_float64, check_dtype, check_state, compute_dtype, expand_time, finite_number
 from sdekit.times import check_times
 
 __all__ = ["AffineSDE", "Level"]
@@ -196,7 +196,7 @@ class AffineSDE(SDE):
 
         batch, size = _batch_and_size(shape)
         ids = torch.arange(batch, dtype=torch.int64, device=device)
-        dtype = dtype or torch.get_default_dtype()
+        dtype = torch.get_default_dtype() if dtype is None else check_dtype(dtype)
         z = normals(resolve_seed(seed), ids, 0, size, stream=PRIOR_STREAM, dtype=dtype, device=device)
         return z.reshape(tuple(shape)) * self.prior[1]
 

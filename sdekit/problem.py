@@ -153,7 +153,7 @@ def _bare(dynamics: Any, times: Any, steps: int | None, method: Solver | Plan) -
             "solver",
             got=f"{_name(method)!r} for {type(dynamics).__name__}",
             expected="a solver that needs only drift and diffusion: " + _fitting(dynamics),
-            fix=f"{_name(method)!r} needs an affine process: pass a sdekit.Model or process.reverse(model).",
+            fix=f"Pass a sdekit.Model or process.reverse(model): {_name(method)!r} needs an affine process.",
         )
     return _stepper_problem(dynamics, grid, method)
 

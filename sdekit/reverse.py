@@ -23,7 +23,7 @@ def stochasticity_at(stochasticity: Stochasticity, t: float) -> float:
     """kappa at a time, checked: a finite number >= 0. Raises OptionError."""
     value = stochasticity(t) if callable(stochasticity) else stochasticity
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number) or number < 0:
@@ -32,7 +32,7 @@ def stochasticity_at(stochasticity: Stochasticity, t: float) -> float:
             "stochasticity",
             got=f"{value!r}{where}",
             expected="a finite number >= 0, or a function of t that returns one",
-            fix="0 is the probability flow, 1 the reverse SDE.",
+            fix="Use 0 for the probability flow, 1 for the reverse SDE.",
         )
     return number
 

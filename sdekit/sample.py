@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdekit import grids
 from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameError, suggest
-from sdekit.math.philox import PRIOR_STREAM, normals
+from sdekit.math.philox import PRIOR_STREAM, check_sample_ids, normals
 from sdekit.model import Model
 from sdekit.noise import PlainNoise
 from sdekit.problem import prepare
@@ -83,10 +83,8 @@ def sample(
         )
     sizes = _check_shape(shape, x_start, t_start)
     times = _times(model, grid, steps, t_start)
-    problem = prepare(model, times, solver)
-    draws = x_start is None or (problem.stochastic and isinstance(options.get("noise", "step"), str))
-    # Nothing is drawn from torch's generator where nothing is random.
-    key = resolve_seed(seed) if draws or not (seed is None or isinstance(seed, torch.Generator)) else 0
+    limits = {name: options[name] for name in ("rtol", "atol", "max_nfe") if name in options}
+    problem = prepare(model, times, solver, **limits)
     if x_start is not None:
         device, dtype = x_start.device if device is None else device, dtype or x_start.dtype
     ids = _check_ids(sample_ids, sizes[0], _check_device(device))
@@ -99,6 +97,9 @@ def sample(
             expected="a mapping from names to values",
             fix="Pass a dict.",
         )
+    draws = x_start is None or (problem.stochastic and isinstance(options.get("noise", "step"), str))
+    # Nothing is drawn from torch's generator where nothing is random, or before everything is checked.
+    key = resolve_seed(seed) if draws or not (seed is None or isinstance(seed, torch.Generator)) else 0
     if options.get("noise") == "plain":
         # One source for all chunks: a new one for each would give every chunk the same noise.
         options = {**options, "noise": PlainNoise(key)}
@@ -123,7 +124,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     known = [p for p in passed if p not in (*own, "save")]
     for name in options:
         if name not in known:
-            returns = "sample returns the last states only: call sdekit.solve for others."
+            returns = "Call sdekit.solve for other states: sample returns the last ones only."
             fix = returns if name == "save" else suggest(name, [*own, *known])
             raise UnknownNameError(name, got="an argument that sample does not take", expected="a known one", fix=fix)
 
@@ -189,7 +190,7 @@ def _check_ids(sample_ids: Any, batch: int, device: Any) -> Tensor:
             expected=f"({batch},) integers",
             fix="Match B.",
         )
-    return ids.to(torch.int64)
+    return check_sample_ids(ids)
 
 
 def _chunks(batch: int, size: int, pad: bool) -> Iterator[tuple[Tensor, int]]:

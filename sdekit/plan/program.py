@@ -72,7 +72,7 @@ class Plan:
             fix = f"Move the end of the grid off this time, where {end} = 0, or use ddim, dpmpp_2m or exp_adams, which "
             raise _bad(
                 "rows",
-                f"alpha = {row.alpha}, sigma = {row.sigma}, weights {row.weights} in {where}",
+                f"a call at t = {row.t}, alpha = {row.alpha}, sigma = {row.sigma}, weights {row.weights}, in {where}",
                 "finite numbers",
                 fix + "take the limit there." if end else _FIX,
             )

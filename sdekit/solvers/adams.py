@@ -146,7 +146,7 @@ class DPMpp2MSDE(PlanSolver):
 
     def __post_init__(self) -> None:
         if finite_number("eta", self.eta) < 0:
-            raise OptionError("eta", got=repr(self.eta), expected="0 or more", fix="1 is the reverse SDE.")
+            raise OptionError("eta", got=repr(self.eta), expected="0 or more", fix="Use 1 for the reverse SDE.")
         _check_choice("second", self.second, _HALF)
 
     @property

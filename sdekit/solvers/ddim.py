@@ -74,7 +74,10 @@ class DDIM(PlanSolver):
         eta = finite_number("eta", self.eta)
         if not 0 <= eta <= 1:
             raise OptionError(
-                "eta", got=repr(self.eta), expected="a number in [0, 1]", fix="0 is deterministic, 1 is DDPM."
+                "eta",
+                got=repr(self.eta),
+                expected="a number in [0, 1]",
+                fix="Use 0 for the deterministic sampler, 1 for DDPM.",
             )
 
     @property

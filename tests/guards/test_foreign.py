@@ -16,7 +16,7 @@ from sdekit.errors import InterfaceError, ModelOutputError, NonFiniteError, Opti
 from sdekit.solution import Partial
 
 
-class Mine(Exception):
+class MineError(Exception):
     pass
 
 
@@ -35,7 +35,7 @@ def failing(at, error):
     return model
 
 
-@pytest.mark.parametrize("kind", [Mine, KeyboardInterrupt, StopIteration, RuntimeError, SystemExit, MemoryError])
+@pytest.mark.parametrize("kind", [MineError, KeyboardInterrupt, StopIteration, RuntimeError, SystemExit, MemoryError])
 def test_foreign_exceptions_pass_through(case, kind):
     for at in {0, case.calls // 2, case.calls - 1}:
         error = kind("mine")
@@ -51,25 +51,25 @@ def test_foreign_exceptions_pass_through(case, kind):
 
 @pytest.mark.parametrize("where", ["callback", "progress"])
 def test_so_do_those_of_callbacks(case, where):
-    error = Mine()
+    error = MineError()
 
     def fail(*_):
         raise error
 
     bar = type("Bar", (), {"update": fail})()
-    with pytest.raises(Mine) as caught:
+    with pytest.raises(MineError) as caught:
         case.solve(**{where: fail if where == "callback" else bar})
     assert caught.value is error and "step 0" in error.__notes__[0]
 
 
 def test_so_do_those_of_noise(drawn):
-    error = Mine()
+    error = MineError()
 
     def fail(out, step, stream):
         if step == 2:
             raise error
 
-    with pytest.raises(Mine) as caught:
+    with pytest.raises(MineError) as caught:
         drawn.solve(noise=fail, seed=None)
     assert caught.value is error and "step 2" in error.__notes__[0]
 
@@ -108,7 +108,7 @@ def test_partial_has_the_dtype_of_the_start(case):
     assert caught.value.partial.x.dtype == torch.bfloat16 and torch.equal(caught.value.partial.x, x)
 
 
-@pytest.mark.parametrize("kind", [Mine, KeyboardInterrupt, NonFiniteError])
+@pytest.mark.parametrize("kind", [MineError, KeyboardInterrupt, NonFiniteError])
 def test_abort_and_run_again(case, kind):
     expected = case.solve().x
     x = case.start()
