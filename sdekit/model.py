@@ -77,7 +77,9 @@ class Model:
             point = (x * self._spread(scale, t, x)).to(x.dtype)
         if self.dtype is not None:
             point, time = point.to(self.dtype), time.to(self.dtype)
-        out = self.net(point, time, **{**self.conditioning, **conditioning})
+        if self.conditioning:
+            conditioning = {**self.conditioning, **conditioning}
+        out = self.net(point, time, **conditioning)
         return check_output(out if self.output is None else self.output(out), x, "net")
 
     def coefficients(self, want: str | Weights, t: float) -> tuple[float, float]:
@@ -224,25 +226,27 @@ def check_output(out: Any, x: Tensor, source: str) -> Tensor:
     Raises:
         ModelOutputError: naming what came back.
     """
-
-    def wrong(got: str, fix: str) -> ModelOutputError:
-        return ModelOutputError(
-            source, got=got, expected=f"a real tensor of shape {tuple(x.shape)} on {x.device}", fix=fix
-        )
-
     if not isinstance(out, Tensor):
-        raise wrong(type(out).__name__, "Return the tensor itself, or pass Model(..., output=) to pick it out.")
+        raise _wrong(
+            source, x, type(out).__name__, "Return the tensor itself, or pass Model(..., output=) to pick it out."
+        )
     if out.shape != x.shape:
         order = "net(x, t)" if source == "net" else f"{source}(t, x)"
-        raise wrong(
-            f"shape {tuple(out.shape)}", f"Return one value per element of x. The order of arguments is {order}."
-        )
-    if not out.dtype.is_floating_point or out.layout != torch.strided:
-        raise wrong(f"dtype {out.dtype}, layout {out.layout}", "Return a dense tensor of floating-point values.")
+        fix = f"Return one value per element of x. The order of arguments is {order}."
+        raise _wrong(source, x, f"shape {tuple(out.shape)}", fix)
+    given = out.dtype
+    if not given.is_floating_point or out.layout is not torch.strided:
+        fix = "Return a dense tensor of floating-point values."
+        raise _wrong(source, x, f"dtype {given}, layout {out.layout}", fix)
     if out.device != x.device:
-        raise wrong(f"a tensor on {out.device}", "Move the network and the state to one device.")
+        raise _wrong(source, x, f"a tensor on {out.device}", "Move the network and the state to one device.")
     dtype = compute_dtype(x.dtype)
-    return out if out.dtype == dtype else out.to(dtype)
+    return out if given is dtype else out.to(dtype)
+
+
+def _wrong(source: str, x: Tensor, got: str, fix: str) -> ModelOutputError:
+    expected = f"a real tensor of shape {tuple(x.shape)} on {x.device}"
+    return ModelOutputError(source, got=got, expected=expected, fix=fix)
 
 
 def _native(predicts: str | None, precondition: str | EDMPreconditioning | None) -> str | EDMPreconditioning:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdekit.errors import ModelOutputError
-from sdekit.execute.registers import OUT, Call, Keep
+from sdekit.execute.registers import OUT, Keep
 from sdekit.shapes import uninitialised_like
 
 __all__ = ["Outputs", "same_memory"]
@@ -19,7 +19,8 @@ class Outputs:
 
     A model may rewrite one buffer at every call. The first output that would be kept as it is is therefore copied; if
     the next one lies in the same memory, and is not the very same tensor with the same content, all are copied from
-    then on. Outputs that are kept where they lie are watched by their version counters.
+    then on. Outputs that are kept where they lie are watched by their version counters; inference tensors have none and
+    are copied.
     """
 
     def __init__(self, registers: list[Any]) -> None:
@@ -36,14 +37,14 @@ class Outputs:
             r[slot] = r[keep.first] + keep.ratio * r[keep.second] if keep.ratio else r[OUT].clone()
         elif keep.ratio:
             r[slot] = torch.add(r[keep.first], r[keep.second], alpha=keep.ratio, out=self._buffer(slot))
-        elif self._to_copy(r[OUT], slot):
+        elif self._copies or r[OUT].is_inference() or (self._copies is None and self._decide(r[OUT], slot)):
             r[slot] = self._buffer(slot).copy_(r[OUT])
         else:
             r[slot], self._versions[slot] = r[OUT], r[OUT]._version
 
-    def check(self, call: Call) -> None:
+    def check(self, live: list[tuple[int, int]]) -> None:
         """Raise if the model has rewritten an output that is still in use."""
-        for slot, i in call.live:
+        for slot, i in live:
             if slot in self._versions and self.registers[slot]._version != self._versions[slot]:
                 raise ModelOutputError(
                     "net",
@@ -52,9 +53,9 @@ class Outputs:
                     fix="Return a new tensor from each call.",
                 )
 
-    def release(self, call: Call) -> None:
-        """Let go of what the row was the last to read."""
-        for slot in call.dead:
+    def release(self, dead: list[int]) -> None:
+        """Let go of what is read no more."""
+        for slot in dead:
             self.registers[slot] = None
             self._versions.pop(slot, None)
 
@@ -63,17 +64,15 @@ class Outputs:
             self._buffers[slot] = uninitialised_like(self.registers[OUT].detach())
         return self._buffers[slot]
 
-    def _to_copy(self, out: Tensor, slot: int) -> bool:
-        if out.is_inference():  # does not count its changes
+    def _decide(self, out: Tensor, slot: int) -> bool:
+        """Whether to copy this output, and from the second on, all of them."""
+        if self._first is None:
+            self._first = (out, out._version, slot)
             return True
-        if self._copies is None:
-            if self._first is None:
-                self._first = (out, out._version, slot)
-                return True
-            first, version, copy = self._first
-            self._copies, self._first = same_memory(out, first), None
-            if out is first and out._version == version:  # a constant, or written to behind the counter's back
-                self._copies = not torch.equal(out, self._buffers[copy])
+        (first, version, copy), self._first = self._first, None
+        self._copies = same_memory(out, first)
+        if out is first and out._version == version:  # a constant, or written to behind the counter's back
+            self._copies = not torch.equal(out, self._buffers[copy])
         return self._copies
 
 

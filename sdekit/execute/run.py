@@ -8,6 +8,7 @@ where the output is needed again by later rows.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -120,6 +121,7 @@ class _Machine:
         """Once true, no tensor is changed any more: the graph may need it."""
         self.counts = not torch.is_inference_mode_enabled()
         """Whether tensors count their changes."""
+        self.watched = monitor.checks == "full"
         self.registers: list[Any] = [None] * program.registers
         # The start is the caller's: it is copied unless it will be left alone anyway.
         self.registers[BASE] = x.to(self.computes) if self.recording else _copy(x.detach(), self.computes)
@@ -133,10 +135,12 @@ class _Machine:
             self._sum(call.kick)
         out, handed = self._network(i, call)
         self.registers[OUT] = out
-        self.recording = self.recording or (self.gradients and out.requires_grad)
+        if self.gradients and out.requires_grad:
+            self.recording = True
         if call.live:
-            self.outputs.check(call)
-        self.monitor.output(out, handed, call.row.step, call.row.t, i)
+            self.outputs.check(call.live)
+        if self.watched:
+            self.monitor.output(out, handed, call.row.step, call.row.t, i)
         if call.keep is not None:
             self.outputs.store(call.keep, self.recording)
 
@@ -146,7 +150,8 @@ class _Machine:
             self._draw(call.row, call.noises)
         for combination in call.sums:
             self._sum(combination)
-        self.outputs.release(call)
+        if call.dead:
+            self.outputs.release(call.dead)
         self.registers[OUT] = None
 
     def denoised(self, call: Call) -> Tensor | None:
@@ -171,7 +176,8 @@ class _Machine:
         if not self.counts and i == 0:
             handed = given.clone()
         version = handed._version if self.counts else None
-        holders = _holders(handed)
+        storage = handed.untyped_storage()._cdata
+        holders = sys.getrefcount(handed) + _storage_users(storage)
         out = self.model.network(call.row.t, handed, **self.conditioning)
         if self.replaced:
             out = check_output(out, given, "network")
@@ -182,14 +188,15 @@ class _Machine:
                 expected="an input that is left as it is",
                 fix="Work on a copy: x = x.clone().",
             )
-        if same_memory(out, point):
-            out = out.clone()
-        if not self.recording and handed is point:
-            if point.requires_grad:  # the model's own business: it differentiates in its input
-                point.requires_grad_(False)
-            if _holders(point) > holders:
-                # The model keeps its input, to record it perhaps: what it holds must not change under it.
-                self.registers[call.point] = point.clone()
+        if self.recording or handed is not point:
+            return out, given
+        if point.requires_grad:  # the model's own business: it differentiates in its input
+            point.requires_grad_(False)
+        if sys.getrefcount(handed) + _storage_users(storage) > holders:
+            # The model returns its input, or keeps it to record it: what it holds must not change under it.
+            if same_memory(out, point):
+                out = out.clone()
+            self.registers[call.point] = point.clone()
         return out, given
 
     def _sum(self, combination: Sum) -> None:
@@ -222,9 +229,6 @@ def _identical(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
 
-_storage_users: Callable[[int], int] = getattr(torch._C, "_storage_Use_Count", lambda storage: 0)
-
-
-def _holders(x: Tensor) -> int:
-    """How many hold this tensor object, or views of its memory; only differences mean something."""
-    return sys.getrefcount(x) + _storage_users(x.untyped_storage()._cdata)
+# Counts the tensors that view a memory. Without it, any input counts as held: right, and a copy slower.
+_storage_users: Callable[[int], int] = getattr(torch._C, "_storage_Use_Count", lambda storage: next(_always_more))
+_always_more = itertools.count()
