@@ -59,6 +59,8 @@ class EDMHeun(PlanSolver):
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
+        if self.churn > 0 and self.s_noise != 1:
+            return Order(note="none: with s_noise other than 1 the variance is off however many steps are taken")
         note = "order 1 on a step from alpha = 0 or to sigma = 0"
         return Order(deterministic=2, note=note) if self.churn == 0 else Order(weak=2, note=note)
 

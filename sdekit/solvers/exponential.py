@@ -18,6 +18,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -32,6 +33,8 @@ from sdekit.sde import Stochasticity
 __all__ = ["ExponentialStep", "exponential_step", "krogstad_rows", "limit_row", "multistep_rows"]
 
 _QUADRATURE = 20
+_PANEL = 3.0
+"""The longest range of lambda for one Gauss rule of that many points, so that e^lambda is integrated to rounding."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def _varying(
     process: AffineSDE, s: Level, t: Level, h: float, prediction: str, tau: Callable[[float], float]
 ) -> ExponentialStep:
     """As above for tau a function of t, by Gauss-Legendre quadrature in lambda."""
-    points, base = gauss_legendre(_QUADRATURE)
+    points, base = _rule(math.ceil(abs(h) / _PANEL))
 
     def squares(fractions: Sequence[float]) -> list[float]:
         times = process.time_at(torch.tensor([s.half_log_snr + u * h for u in fractions], dtype=torch.float64)).tolist()
@@ -101,6 +104,14 @@ def _varying(
         ]
         scale, std = t.sigma / s.sigma * math.exp(-whole), t.sigma * math.sqrt(-math.expm1(-2 * whole))
     return ExponentialStep(scale, std, math.fsum(quad), lambda nodes: interpolation_weights(nodes, points, quad))
+
+
+@lru_cache(maxsize=64)
+def _rule(panels: int) -> tuple[list[float], list[float]]:
+    """Nodes and weights on [0, 1], composed of Gauss rules on equal panels."""
+    nodes, weights = gauss_legendre(_QUADRATURE)
+    points = [(i + x) / panels for i in range(panels) for x in nodes]
+    return points, [w / panels for _ in range(panels) for w in weights]
 
 
 def multistep_rows(
