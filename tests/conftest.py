@@ -19,8 +19,9 @@ SLOW_TIMEOUT = 900  # seconds; the rest of the suite lives with the one in pypro
 hypothesis.settings.register_profile("sdekit", derandomize=True, deadline=None, database=None, print_blob=True)
 hypothesis.settings.load_profile("sdekit")
 
-# The same number of threads everywhere, so that sums are split alike on small and large machines.
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# The same number of threads everywhere, so that sums are split alike on small and large machines; one where several
+# processes share them.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
