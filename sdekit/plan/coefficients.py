@@ -112,7 +112,7 @@ def check_fits(coefficient: Coefficient, shape: tuple[int, ...]) -> None:
 
 def _like(array: np.ndarray, value: Any) -> Any:
     if isinstance(value, Tensor):
-        return torch.as_tensor(array, dtype=value.dtype, device=value.device)
+        return torch.tensor(array, dtype=value.dtype, device=value.device)  # a copy: the array is not writable
     return array
 
 
