@@ -70,6 +70,8 @@ class ExpAdams(PlanSolver):
         if self.final_order is not None:
             p = min(p, self.final_order + 1)
         note = "limited by the first steps" if p < self.order else ""
+        if self.starter == "single_step" and self.order > 2:
+            return Order(deterministic=p, note=note)
         return Order(deterministic=p, weak=min(p, 2), strong=1, note=note)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
