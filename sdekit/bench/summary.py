@@ -22,7 +22,7 @@ class Line:
         where: process, target and grid of that least one.
         count: how many orders were measured.
         errors: by (target, number of calls).
-        failed: messages of measurements that came to nothing.
+        failed: where measurements came to nothing, by their message.
     """
 
     solver: str
@@ -32,7 +32,7 @@ class Line:
     where: str = ""
     count: int = 0
     errors: dict[tuple[str, int], float | None] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
+    failed: dict[str, list[str]] = field(default_factory=dict)
     tolerance: float = 0.15
 
     @property
@@ -64,7 +64,7 @@ def summarise(results: Iterable[dict[str, Any]], tolerance: float, calls: Sequen
         key = (result["solver"], result["kind"])
         line = lines.setdefault(key, Line(*key, tolerance=tolerance))
         if result["status"] != "ok":
-            line.failed.append(f"{place(result)}: {result['message']}")
+            line.failed.setdefault(result["message"], []).append(place(result))
             continue
         line.declared = result["declared"]
         if result["what"] == "order":

@@ -91,7 +91,6 @@ def print_lines(console: Console, lines: Sequence[Line]) -> None:
             console.print(
                 Text(f"{line.solver} ({line.kind}) declares order {line.declared:g}, but {least}.", style="red")
             )
-        for message in line.failed[:3]:
-            console.print(Text(f"{line.solver} ({line.kind}) failed on {message}", style="red"))
-        if len(line.failed) > 3:
-            console.print(Text(f"  ... and on {len(line.failed) - 3} more", style="red"))
+        for message, places in line.failed.items():
+            more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+            console.print(Text(f"{line.solver} ({line.kind}) failed on {places[0]}{more}: {message}", style="red"))

@@ -61,7 +61,7 @@ def test_failed_measurement_is_a_failure_whatever_else_holds() -> None:
     [line] = lines = summarise([order(), failed], 0.15, [])
     assert line.verdict == "FAILED"
     assert failures(lines) == [line]
-    assert line.failed == ["ring, vp, karras: out of luck"]
+    assert line.failed == {"out of luck": ["ring, vp, karras"]}
 
 
 def write(out: Path, found: list[dict[str, Any]]) -> list[Path]:

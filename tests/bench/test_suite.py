@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdekit import solvers
-from sdekit.bench import build, cells
+from sdekit.bench import build, cells, measure
 from sdekit.bench.suite import Suite, available, load
 from sdekit.errors import OptionError, SdekitError, UnknownNameError
 
@@ -33,6 +33,15 @@ def test_orders_covers_what_it_promises() -> None:
     assert any(b.make == "digits" for b in suite.targets.values())
     assert {10, 20, 50} <= set(suite.table_calls)
     assert [set(p.calls) for p in suite.pictures] == [{5, 10, 20, 50}]
+
+
+def test_what_a_solver_declares_it_can_plan() -> None:
+    """A declared weak order is one of the reverse SDE: with a starter for the flow only, none may be declared."""
+    for cell in cells.expand(load("orders"), "*"):
+        if cell.what == "order" and cell.grid == "uniform":
+            method = solvers.get(cell.variant.solver, **dict(cell.variant.options))
+            given = build.problem(cell)
+            measure._calls(method, given, cell, 8)
 
 
 TYPOS = [

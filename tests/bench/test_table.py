@@ -15,7 +15,16 @@ LINES = [
     Line("exp_adams(order=5, single_step)", "deterministic", 5, 4.5, "ring, vp, uniform", 9, {("digits", 10): 1e-4}),
     Line("exp_adams(order=3)", "deterministic", 2, 2.7, "ring, vp, uniform", 9),
     Line("[red]ddpm[/]", "weak", 1, None, "", 9, {("digits", 10): None}),
-    Line("broken", "weak", 1, None, "", 0, {}, ["ring, vp, karras: [bold]no rows"]),
+    Line(
+        "broken",
+        "weak",
+        1,
+        None,
+        "",
+        0,
+        {},
+        {"[bold]no rows": ["ring, vp, karras", "ring, vp, uniform", "ring, edm, karras"]},
+    ),
 ]
 
 
@@ -38,7 +47,7 @@ def test_numbers_and_verdicts_are_there(width: int) -> None:
     assert "SHORT" in text
     assert "FAILED" in text
     assert "order 5, but 4.50 is measured on ring, vp, uniform" in " ".join(text.split())
-    assert "[bold]no rows" in text
+    assert "broken (weak) failed on ring, vp, karras and 2 more: [bold]no rows" in " ".join(text.split())
 
 
 def test_wide_terminals_see_more() -> None:
