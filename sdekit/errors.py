@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -123,30 +124,34 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
     Near is what one slip of the finger away is, whatever the length, or what shares most of its letters.
     """
-    names = sorted(set(known))
+    names, matcher = sorted(set(known)), difflib.SequenceMatcher()
+    matcher.set_seq2(name.casefold())
     ranked = []
     for candidate in names:
-        a, b = name.casefold(), candidate.casefold()
-        edits, likeness = _edits(a, b), difflib.SequenceMatcher(None, a, b).ratio()
-        if edits <= 1 or likeness >= _ALIKE:
-            ranked.append((edits, -likeness, candidate))
+        slip = _one_slip(name.casefold(), candidate.casefold())
+        matcher.set_seq1(candidate.casefold())
+        # The quick ratio is an upper bound.
+        if slip or (matcher.quick_ratio() >= _ALIKE and matcher.ratio() >= _ALIKE):
+            ranked.append((not slip, -matcher.ratio(), candidate))
     if ranked:
         return "Did you mean " + " or ".join(repr(candidate) for *_, candidate in sorted(ranked)[:3]) + "?"
     return "Use one of: " + ", ".join(names) + "." if names else "It takes none."
 
 
-def _edits(a: str, b: str) -> int:
-    """Insertions, deletions, replacements and swaps of neighbours that lead from a to b."""
-    rows = [list(range(len(b) + 1))]
-    for i, p in enumerate(a, 1):
-        row = [i]
-        for j, q in enumerate(b, 1):
-            best = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (p != q))
-            if i > 1 and j > 1 and p == b[j - 2] and q == a[i - 2]:
-                best = min(best, rows[-2][j - 2] + 1)
-            row.append(best)
-        rows.append(row)
-    return rows[-1][-1]
+def _one_slip(a: str, b: str) -> bool:
+    """Whether at most one insertion, deletion, replacement or swap of neighbours leads from a to b."""
+    if abs(len(a) - len(b)) > 1:
+        return False
+    start = _common(a, b)
+    a, b = a[start:], b[start:]
+    end = _common(a[::-1], b[::-1])
+    a, b = a[: len(a) - end], b[: len(b) - end]
+    return max(len(a), len(b)) <= 1 or (len(a) == len(b) == 2 and a == b[::-1])
+
+
+def _common(a: str, b: str) -> int:
+    """The length of the common beginning."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def _short(got: Any) -> str:

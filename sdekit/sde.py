@@ -144,9 +144,17 @@ class SDE(ABC):
         return derive_flow(self, score)
 
 
-@dataclass(frozen=True)
+def _named(function: Any) -> str:
+    """A function's name: its repr holds an address, which no two runs share."""
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+@dataclass(frozen=True, repr=False)
 class _FunctionODE(ODE):
     function: Callable[[Tensor, Tensor], Tensor]
+
+    def __repr__(self) -> str:
+        return f"make_ode({_named(self.function)})"
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
         return self.function(t, x)
@@ -156,6 +164,10 @@ class _FunctionSDE(SDE):
     def __init__(self, drift: Score, diffusion: Score, noise_type: NoiseType, sde_type: Any, additive: bool) -> None:
         self._drift, self._diffusion = drift, diffusion
         self.noise_type, self.sde_type, self.additive = noise_type, sde_type, additive
+
+    def __repr__(self) -> str:
+        functions = f"{_named(self._drift)}, {_named(self._diffusion)}"
+        return f"make_sde({functions}, {self.noise_type!r}, {self.sde_type!r}, additive={self.additive})"
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
         return self._drift(t, x)

@@ -84,7 +84,7 @@ def digits(std: float = 0.1) -> GaussianMixture:
             "digits",
             got="no scikit-learn",
             expected="scikit-learn, which holds the data",
-            fix="pip install 'sdekit[bench]'",
+            fix="Install it: pip install 'sdekit[bench]'.",
         ) from error
     images = np.asarray(load_digits()["data"], dtype=np.float64)  # pyright: ignore[reportCallIssue, reportArgumentType]
     return empirical(torch.from_numpy(images / 8 - 1), std)

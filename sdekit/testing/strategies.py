@@ -104,6 +104,9 @@ def _strategies() -> ModuleType:
         from hypothesis import strategies
     except ImportError as error:
         raise SdekitError(
-            "sdekit.testing.strategies", got="no hypothesis", expected="hypothesis", fix="pip install 'sdekit[test]'"
+            "sdekit.testing.strategies",
+            got="no hypothesis",
+            expected="hypothesis",
+            fix="Install it: pip install 'sdekit[test]'.",
         ) from error
     return strategies
