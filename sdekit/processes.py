@@ -28,7 +28,7 @@ class _Named(AffineSDE):
 class VP(_Named):
     """Variance preserving: dx = -beta/2 x dt + sqrt(beta) dW, beta(t) linear from beta_min to beta_max on [0, 1].
 
-    Song et al., Score-Based Generative Modeling through Stochastic Differential Equations, ICLR 2021, eq. 11 and 32.
+    Song et al., Score-Based Generative Modeling through Stochastic Differential Equations, ICLR 2021, eq. 11.
     The limit of DDPM's linear schedule. Sampling runs from t = 1 to t = 0.001 by default.
     """
 
@@ -41,7 +41,7 @@ class VP(_Named):
 class VE(_Named):
     """Variance exploding: dx = g dW with sigma(t) = sigma_min (sigma_max / sigma_min)^t on [0, 1].
 
-    Song et al., ICLR 2021, eq. 9 and 30. sigma(0) = sigma_min is not 0: x at t = 0 is not yet data.
+    Song et al., ICLR 2021, eq. 9. sigma(0) = sigma_min is not 0: x at t = 0 is not yet data.
     """
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
