@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sdekit.errors import ModelOutputError, SdekitError
 from sdekit.execute.compiler import Program
-from sdekit.execute.outputs import Outputs, same_memory
+from sdekit.execute.outputs import Outputs
 from sdekit.execute.registers import BASE, OUT, Call, Sum
 from sdekit.model import Model, check_output
 from sdekit.monitor import Monitor
@@ -193,9 +193,7 @@ class _Machine:
         if point.requires_grad:  # the model's own business: it differentiates in its input
             point.requires_grad_(False)
         if sys.getrefcount(handed) + _storage_users(storage) > holders:
-            # The model returns its input, or keeps it to record it: what it holds must not change under it.
-            if same_memory(out, point):
-                out = out.clone()
+            # The model returns its input, or keeps it to record it: that memory is left to it.
             self.registers[call.point] = point.clone()
         return out, given
 
