@@ -145,7 +145,7 @@ class Midpoint(RungeKutta):
 @register("heun", aliases=("k_heun", "flow_heun"))
 @dataclass(frozen=True)
 class Heun(RungeKutta):
-    """Heun's method, the explicit trapezoidal rule; in rho it is Algorithm 1 of Karras et al. (2022)."""
+    """Heun's method, the explicit trapezoidal rule; in rho it is the sampler that Karras et al. (2022) recommend."""
 
     tableau: ClassVar[Tableau] = tableau.HEUN
     reference: ClassVar[str] = "Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.1"
