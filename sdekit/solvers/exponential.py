@@ -3,7 +3,7 @@
 Step s -> t, h = lambda_t - lambda_s, tau the stochasticity, I = int tau^2 dlambda over the step. The exact solutions
 
     data:   x_t = (sigma_t / sigma_s) e^{-I} x_s + sigma_t sqrt(1 - e^{-2I}) z
-                  + sigma_t int (1 + tau^2) e^{lambda} e^{-J(lambda)} data dlambda,    J(lambda) = int_lambda^{lambda_t} tau^2
+                  + sigma_t int (1 + tau^2) e^{lambda} e^{-J} data dlambda,    J = int_lambda^{lambda_t} tau^2
     noise:  x_t = (alpha_t / alpha_s) x_s + alpha_t sqrt(2 int tau^2 e^{-2 lambda} dlambda) z
                   - alpha_t int (1 + tau^2) e^{-lambda} noise dlambda
 
