@@ -131,22 +131,33 @@ def test_overflow_is_met_somewhere():
     assert caught.value.source == "solver"
 
 
-@pytest.mark.parametrize("dtype", [torch.float16])
-@pytest.mark.parametrize("save", ["final", "all"])
-def test_half_precision_overflows_where_it_is_returned(dtype, save):
+@pytest.mark.parametrize("save", ["final", "all", "start"])
+def test_half_precision_overflows_where_it_is_returned(save):
     """Half precisions accumulate in float32: only the cast overflows, on the way to the model or to the caller."""
     model = sdekit.Model(lambda x, t: torch.zeros_like(x), sdekit.VE(0.01, 50.0), "data")
     up = sdekit.make_ode(lambda t, x: torch.full_like(x, 6e4))
-    x = torch.full((2, 3), 2e4, dtype=dtype)
-    for solve in (
-        lambda: sdekit.solve(up, x, [0.0, 1.0], "euler", save=save),
-        lambda: sdekit.solve(up, x, [0.0, 1.0, 1.5], "euler", save=save),
-        lambda: sdekit.solve(model, x, [0.2, 0.9], "euler", save=save),
-        lambda: sdekit.solve(model, x, [0.2, 0.9, 1.0], "euler", save=save),
-    ):
+    x = torch.full((2, 3), 2e4, dtype=torch.float16)
+    for dynamics, times in ((up, [0.0, 1.0]), (up, [0.0, 1.0, 1.5]), (model, [0.2, 0.9]), (model, [0.2, 0.9, 1.0])):
         with pytest.raises(NonFiniteError) as caught:
-            solve()
+            sdekit.solve(dynamics, x, times, "euler", save=times[:1] if save == "start" else save)
         assert caught.value.source == "solver"
+        if save == "all":
+            assert caught.value.step == 0
+
+
+def test_a_model_is_not_blamed_for_what_it_was_given():
+    """The state is finite in float32, infinite in float16, and the model passes that on."""
+
+    def echo(x, t):
+        return torch.where(torch.isinf(x), x, torch.full_like(x, 6e4))
+
+    model = sdekit.Model(echo, sdekit.VE(0.01, 50.0), "noise")
+    ode = sdekit.make_ode(lambda t, x: echo(x, t))
+    x = torch.full((2, 3), 2e4, dtype=torch.float16)
+    for dynamics in (model, ode):
+        with pytest.raises(NonFiniteError) as caught:
+            sdekit.solve(dynamics, x, [0.1, 0.9, 1.0], "euler")
+        assert (caught.value.source, caught.value.step, caught.value.call) == ("solver", 1, 1)
 
 
 def test_end_is_located_by_running_again(case):
