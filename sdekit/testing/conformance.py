@@ -14,7 +14,7 @@ from sdekit.testing.orders import ObservedOrder, as_solver, observed_order
 from sdekit.testing.plan_checks import PLAN_CHECKS
 from sdekit.testing.problems import FAMILIES, OrderProblem, gaussian_problem, order_problems
 from sdekit.testing.stepper_checks import STEPPER_CHECKS
-from sdekit.testing.subject import Check, Trial
+from sdekit.testing.subject import Check, Trial, global_state
 
 __all__ = ["Conformance", "check_solver"]
 
@@ -47,6 +47,7 @@ def check_solver(
     grids: Sequence[str] = FAMILIES,
     problems: Sequence[OrderProblem] | None = None,
     steps: Sequence[int] | None = None,
+    orders: bool = True,
 ) -> Conformance:
     """Verify that a solver keeps what sdekit promises, and reaches the orders that it declares.
 
@@ -62,6 +63,7 @@ def check_solver(
         problems: for deterministic orders; default those on VP, EDM and RectifiedFlow. Weak orders are measured on
             `gaussian_problem()` of their processes.
         steps: for `observed_order`.
+        orders: False leaves out the orders, which take most of the time.
 
     Returns:
         A `Conformance`, which prints as a report.
@@ -76,17 +78,23 @@ def check_solver(
     checks |= PLAN_CHECKS if isinstance(method, PlanSolver) else {}
     checks |= STEPPER_CHECKS if isinstance(method, Stepper) else {}
     for name, check in checks.items():
-        trial = Trial(method, name)
-        try:
-            passed[name] = check(trial)
-        except ConformanceError:
-            raise
-        except Exception as error:
-            raise trial.broken(
-                f"{type(error).__name__}: {error}", "no error", "Correct the solver for this case."
-            ) from error
-    found = _orders(Trial(method, "order"), tuple(grids), problems, steps)
+        with global_state(Trial(method, "global state")):
+            passed[name] = _run(check, Trial(method, name))
+    passed["global state"] = "generators and settings as they were"
+    found = _orders(Trial(method, "order"), tuple(grids), problems, steps) if orders else []
     return Conformance(method.label, passed, tuple(found))
+
+
+def _run(check: Check, trial: Trial) -> str:
+    """A solver may raise anything; whatever it is, the report names the check and keeps the cause."""
+    try:
+        return check(trial)
+    except ConformanceError:
+        raise
+    except Exception as error:
+        raise trial.broken(
+            f"{type(error).__name__}: {error}", "no error", "Correct the solver for this case."
+        ) from error
 
 
 def _interface(trial: Trial) -> str:

@@ -28,8 +28,8 @@ def estimate(steps: Sequence[int], errors: Sequence[Sequence[float]], floor: flo
     """The order from errors at rising step counts: the median of the last two local slopes.
 
     Slopes are those of the geometric mean over seeds. The interval covers the last two, their extrapolation to the
-    limit of infinitely many steps (a slope p + b / N), what an error of `floor` in each point can do to them, and two
-    standard errors of the mean over seeds.
+    limit of infinitely many steps (a slope p + b / N) and half as far again, what an error of `floor` in each point can
+    do to them, and two standard errors of the mean over seeds.
 
     Args:
         steps: the step counts, rising.
@@ -56,7 +56,7 @@ def estimate(steps: Sequence[int], errors: Sequence[Sequence[float]], floor: flo
     mean = [fmean(column) for column in zip(*slopes, strict=True)]
     last, before = mean[-1], mean[-2]
     ratio = steps[kept - 1] / steps[kept - 2]
-    extrapolated = last + (last - before) / (ratio - 1)
+    extrapolated = last + 1.5 * (last - before) / (ratio - 1)
     smallest = min(row[kept - 1] for row in errors)
     noise = 2 * math.log1p(floor / smallest) / math.log(ratio)
     if len(slopes) > 1:

@@ -24,8 +24,8 @@ __all__ = ["ObservedOrder", "as_solver", "observed_order"]
 
 KINDS = ("deterministic", "weak")
 _STEPS = {"deterministic": (20, 40, 80, 160), "weak": (20, 40, 80, 160, 320)}
-_HIGH_ORDER = (40, 80, 160, 320)
-_SEEDS = {"random": 3, "irregular": 8}
+_LONGER = {3: (40, 80, 160, 320), 4: (80, 160, 320, 640)}
+_SEEDS = {"random": 2, "irregular": 8}
 _FLOOR = 1e-12  # of the state's scale: the accuracy of the references, and of some hundred steps in float64
 _WEAK_FLOOR = 1e-13
 
@@ -138,8 +138,16 @@ def as_solver(solver: Any) -> Any:
     """A solver object from a name, an object or a class. Raises UnknownNameError or InterfaceError."""
     if isinstance(solver, str):
         return solvers.get(solver)
-    if isinstance(solver, type) and issubclass(solver, Solver):
-        return solver()
+    if isinstance(solver, type) and issubclass(solver, (PlanSolver, Stepper)):
+        try:
+            return solver()
+        except TypeError as error:
+            raise InterfaceError(
+                "solver",
+                got=f"class {solver.__name__}: {error}",
+                expected="a class with a default for each option",
+                fix="Make the solver object yourself and pass that.",
+            ) from error
     if isinstance(solver, (PlanSolver, Stepper)):
         return solver
     raise InterfaceError(
@@ -161,7 +169,7 @@ def _declared(method: Solver, kind: str) -> float | None:
 
 def _default_steps(kind: str, declared: float | None) -> tuple[int, ...]:
     if kind == "deterministic" and declared is not None and declared >= 3:
-        return _HIGH_ORDER  # a long history needs more of them before its order shows
+        return _LONGER[min(int(declared), 4)]  # a long history needs more of them before its order shows
     return _STEPS[kind]
 
 

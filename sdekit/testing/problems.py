@@ -143,9 +143,9 @@ def _irregular(steps: int, seed: int) -> list[float]:
 # Ranges on which equal steps in t become small in half-log-SNR at moderate step counts. EDM and OrnsteinUhlenbeck need
 # a shorter one for that; Heat, where t is the square of sigma, the shortest.
 _RANGES: dict[type[AffineSDE], tuple[float, float]] = {
-    EDM: (-1.5, 1.0),
-    OrnsteinUhlenbeck: (-1.5, 1.0),
-    Heat: (-1.0, 1.0),
+    EDM: (-1.0, 1.0),
+    OrnsteinUhlenbeck: (-1.0, 1.0),
+    Heat: (-0.7, 0.7),
 }
 _RANGE = (-2.0, 2.0)
 

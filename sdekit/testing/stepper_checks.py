@@ -12,7 +12,7 @@ from sdekit.sde import ODE, SDE
 from sdekit.solution import Solution
 from sdekit.solve import solve
 from sdekit.solvers.base import Increments
-from sdekit.testing.subject import BentODE, BentSDE, Field, Trial, global_state, sample_state
+from sdekit.testing.subject import BentODE, BentSDE, Field, Trial, sample_state
 
 __all__ = ["STEPPER_CHECKS"]
 
@@ -21,14 +21,6 @@ _TIMES = [1.0, 0.8, 0.5, 0.45, 0.1]
 
 def _problems(trial: Trial) -> list[SDE | ODE]:
     return [BentODE()] if trial.solver.needs == "ode" else [BentODE(), BentSDE(0.7)]
-
-
-def left_as_found(trial: Trial) -> str:
-    """Stepping changes no global generator and no global setting."""
-    with global_state(trial):
-        for dynamics in _problems(trial):
-            _solve(trial, dynamics, sample_state())
-    return "generators and settings unchanged"
 
 
 def input_untouched(trial: Trial) -> str:
@@ -146,7 +138,6 @@ def _step(trial: Trial, dynamics: SDE | ODE, t0: float, t1: float, x: Tensor, w:
 
 
 STEPPER_CHECKS = {
-    "stepper: global state": left_as_found,
     "stepper: input": input_untouched,
     "stepper: repeatable": repeatable,
     "stepper: drift calls": drift_calls,

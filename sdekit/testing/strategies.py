@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -59,16 +60,16 @@ def grids(process: AffineSDE, *, steps: tuple[int, int] = (1, 12), low: float = 
 
     Args:
         steps: the least and the largest number of steps.
-        low: the least half-log-SNR at the first time. The range is 1 to 6 long.
+        low: the least half-log-SNR at the first time. The range is 1 to 6 long, as far as the process reaches.
     """
     st = _strategies()
 
+    least, most = _bounds(process)
+
     def make(count: int, start: float, length: float, kind: str, seed: int) -> Tensor:
-        first = max(start, float(process.half_log_snr(process.t_max)) if process.domain[1] < float("inf") else start)
+        length = min(length, most - least)
+        first = min(max(start, least), most - length)
         last = first + length
-        bound = float(process.half_log_snr(process.domain[0]))
-        if last > bound:  # VE has no time of less noise than sigma_min
-            first, last = min(first, bound - 1e-3 - length), bound - 1e-3
         ends = [float(process.time_at(v)) for v in (first, last)]
         if kind != "irregular":
             return grids_by_name.get(kind)(process, count, t_start=ends[0], t_end=ends[1])
@@ -86,6 +87,13 @@ def grids(process: AffineSDE, *, steps: tuple[int, int] = (1, 12), low: float = 
         st.sampled_from(["uniform", "half_log_snr", "karras", "irregular"]),
         st.integers(0, 2**16),
     )
+
+
+def _bounds(process: AffineSDE) -> tuple[float, float]:
+    """The half-log-SNR of a process, less a margin at a finite end."""
+    first, last = process.domain
+    least = float(process.half_log_snr(last)) + 1e-3 if math.isfinite(last) else -math.inf
+    return least, float(process.half_log_snr(first)) - 1e-3
 
 
 def states(shape: tuple[int, ...], *, batch: tuple[int, int] = (1, 8), scale: float = 1.0) -> SearchStrategy[Tensor]:

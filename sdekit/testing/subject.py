@@ -23,9 +23,13 @@ from sdekit.solvers.base import PlanSolver
 
 __all__ = ["BentODE", "BentSDE", "Case", "Check", "ElementwiseModel", "Field", "Trial", "global_state", "sample_state"]
 
-_PROCESSES: tuple[AffineSDE, ...] = (VP(), EDM(), RectifiedFlow())
+_GRIDS: tuple[tuple[AffineSDE, str, int], ...] = (
+    (VP(), "half_log_snr", 1),
+    (EDM(), "karras", 2),
+    (RectifiedFlow(), "uniform", 3),
+    (VP(), "uniform", 7),
+)
 _RANGE = (-2.0, 2.5)  # of half-log-SNR
-_GRIDS = (("half_log_snr", 1), ("karras", 2), ("uniform", 3), ("half_log_snr", 7))
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,14 @@ class Trial:
         Combinations that the solver refuses with a SolverMismatchError are left out; refusing all is a failure.
         """
         found, refusals = [], []
-        for process in _PROCESSES:
+        for process, family, steps in _GRIDS:
             start, end = (float(process.time_at(v)) for v in _RANGE)
-            for family, steps in _GRIDS:
-                times = grids.get(family)(process, steps, t_start=start, t_end=end).tolist()
-                for tau in self.stochasticities():
-                    try:
-                        found.append(Case(process, times, tau, self.solver.plan(process, list(times), tau)))
-                    except SolverMismatchError as error:
-                        refusals.append(error)
+            times = grids.get(family)(process, steps, t_start=start, t_end=end).tolist()
+            for tau in self.stochasticities():
+                try:
+                    found.append(Case(process, times, tau, self.solver.plan(process, list(times), tau)))
+                except SolverMismatchError as error:
+                    refusals.append(error)
         if not found:
             raise self.broken(
                 f"a refusal of every process and stochasticity: {refusals[0]}",
@@ -180,9 +183,14 @@ def global_state(trial: Trial) -> Iterator[None]:
 def _settings() -> dict[str, Any]:
     return {
         "torch's random generator": torch.get_rng_state().numpy().tobytes(),
-        "NumPy's random generator": repr(np.random.get_state()),  # noqa: NPY002
+        "NumPy's random generator": _numpy_state(),
         "Python's random generator": random.getstate(),
         "default dtype": torch.get_default_dtype(),
         "grad mode": torch.is_grad_enabled(),
         "thread count": torch.get_num_threads(),
     }
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return name, np.asarray(keys).tobytes(), *rest

@@ -1,0 +1,96 @@
+"""Which solvers the order tests measure, with which options and stochasticities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sdekit
+from sdekit.testing import ObservedOrder, OrderProblem, observed_order
+
+__all__ = ["CASES", "DETERMINISTIC", "FALLING", "LIMITED", "WEAK", "OrderCase"]
+
+
+def FALLING(t: float) -> float:
+    """A stochasticity that varies over the grid of every process."""
+    return 0.3 + t / (1 + t)
+
+
+@dataclass(frozen=True)
+class OrderCase:
+    """A solver, and with what its order is measured."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+    kind: str = "deterministic"
+    tau: float | Callable[[float], float] | None = None
+    steps: tuple[int, ...] | None = None
+
+    @property
+    def solver(self) -> Any:
+        return sdekit.solvers.get(self.name, **dict(self.options))
+
+    def observe(
+        self, problem: OrderProblem | None = None, grid: str | None = None, steps: tuple[int, ...] | None = None
+    ) -> ObservedOrder:
+        return observed_order(self.solver, self.kind, problem, grid, steps or self.steps, stochasticity=self.tau)
+
+    @property
+    def limited(self) -> bool:
+        """Whether its first or last step limits it to less than an interior step has."""
+        order = self.solver.declared
+        declared = order.deterministic if self.kind == "deterministic" else order.weak
+        return dict(self.options).get("order", 0) > declared
+
+    @property
+    def default(self) -> bool:
+        """Whether it is the solver that the bare name stands for."""
+        return self.solver == type(self.solver)()
+
+    def __str__(self) -> str:
+        options = ",".join(f"{k}={v}" for k, v in self.options)
+        tau = "" if self.tau is None else f",tau={'function' if callable(self.tau) else self.tau}"
+        return f"{self.name}({options}){tau}"
+
+
+def _case(name: str, kind: str = "deterministic", tau: Any = None, **options: Any) -> OrderCase:
+    # Four calls a step settle at few steps; functions of t are slow to plan.
+    steps = (10, 20, 40, 80) if name == "rk4" else (20, 40, 80, 160) if callable(tau) else None
+    if options.get("churn", 0) > 10:
+        steps = (160, 320, 640)  # more than 97 steps, below which gamma is cut at sqrt(2) - 1
+    return OrderCase(name, tuple(options.items()), kind, tau, steps)
+
+
+def _deterministic() -> list[OrderCase]:
+    cases = [_case(n, clock=c) for n in ("euler", "midpoint", "heun", "rk4") for c in ("rho", "t")]
+    cases += [_case("ddim"), _case("edm_heun"), _case("euler_maruyama", tau=0.0), _case("dpmpp_2m")]
+    cases += [_case("dpmpp_2m", second="exact"), _case("dpmpp_2m", final_order=1)]
+    for prediction in ("data", "noise"):
+        cases += [_case("exp_adams", order=p, prediction=prediction) for p in (1, 2, 3, 4, 5)]
+        started = {"prediction": prediction, "starter": "single_step"}
+        cases += [_case("exp_adams", order=p, **started) for p in (3, 4, 5)]
+        cases += [_case("exp_adams", order=3, final_order=1, **started)]
+        cases += [_case("exp_adams", order=4, final_order=2, **started)]
+    return cases
+
+
+def _weak() -> list[OrderCase]:
+    cases = [_case("ddim", "weak", eta=0.5), _case("ddim", "weak", eta=1.0)]
+    cases += [_case("ddpm", "weak"), _case("ddpm", "weak", variance="beta")]
+    cases += [_case("edm_heun", "weak", churn=4.0), _case("edm_heun", "weak", churn=4.0, s_min=0.3, s_max=2.0)]
+    cases += [_case("edm_heun", "weak", churn=40.0)]
+    cases += [_case("dpmpp_2m_sde", "weak"), _case("dpmpp_2m_sde", "weak", second="exact")]
+    cases += [_case("dpmpp_2m_sde", "weak", eta=0.5)]
+    for tau in (0.5, 1.0, FALLING):
+        cases += [_case("dpmpp_2m", "weak", tau), _case("dpmpp_2m", "weak", tau, second="exact")]
+        cases += [_case("exp_adams", "weak", tau, order=p, prediction=q) for p in (1, 2, 3) for q in ("data", "noise")]
+    # At stochasticity 0 this is the deterministic method, seen through the law of its output.
+    cases += [_case("euler_maruyama", "weak", tau) for tau in (0.0, 0.5, 1.0, FALLING)]
+    cases += [_case("exp_adams", "weak", 1.0, order=5)]
+    return cases
+
+
+DETERMINISTIC, WEAK = _deterministic(), _weak()
+CASES = [*DETERMINISTIC, *WEAK]
+LIMITED = [c for c in CASES if c.limited]

@@ -1,0 +1,145 @@
+"""Every declared order is reached, on every family of grids, and where more is measured the declaration is the limit.
+
+Orders are measured on intervals with sigma > 0 at both ends. The sweep over all processes is in test_orders_slow.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+import sdekit
+from sdekit.testing import FAMILIES, gaussian_problem, observed_order, order_problems
+from tests.order_cases import CASES, DETERMINISTIC, LIMITED, WEAK, OrderCase
+
+PROBLEMS = order_problems()
+ON_OTHERS = ("ve", "edm", "rectified_flow", "ornstein_uhlenbeck", "heat")
+SHORT, OVER = 0.15, 0.35
+
+
+def _fast() -> list[tuple[OrderCase, str]]:
+    """Defaults on all four families, options on two of them in turn; all pairs are in the slow sweep.
+
+    Left to it altogether: ramps of orders 4 and 5, whose limit is tested below, and functions of t, slow to plan.
+    """
+    chosen = []
+    for i, case in enumerate(CASES):
+        options = dict(case.options)
+        if (case.limited and options["order"] > 3 and "final_order" not in options) or (
+            callable(case.tau) and options.get("second") == "exact"
+        ):
+            continue
+        families = FAMILIES if case.default else (FAMILIES[i % 4], FAMILIES[(i + 1) % 4])
+        chosen += [(case, family) for family in families if not (callable(case.tau) and family == "random")]
+    return chosen
+
+
+def _steps(case: OrderCase) -> tuple[int, ...] | None:
+    """Few where few show the order: half of all calls are those of the largest number of steps."""
+    declared = case.solver.declared.deterministic if case.kind == "deterministic" else case.solver.declared.weak
+    return (20, 40, 80) if case.kind == "deterministic" and declared <= 2 and not case.limited else None
+
+
+@pytest.mark.parametrize("case, grid", _fast(), ids=str)
+def test_declared_order_is_reached(case: OrderCase, grid: str):
+    """On VP. More than 0.35 above the declaration is measured only where the first steps are the limit, which shows on
+    a shorter range: see `test_ramped_start_is_the_limit`."""
+    found = case.observe(grid=grid, steps=case.steps or _steps(case))
+    assert found.declared is not None and found.reaches(tolerance=SHORT), str(found)
+    assert case.limited or found.value <= found.declared + OVER, str(found)
+
+
+def _others() -> list[tuple[OrderCase, str, str]]:
+    """Each default on one other process, with one family: all pairs in turn."""
+    defaults = [c for c in CASES if c.default and c.tau in (None, 0.0, 1.0)]
+    pairs = itertools.product(FAMILIES, ON_OTHERS)
+    return [(case, *pair) for case, pair in zip(defaults, itertools.cycle(pairs))]
+
+
+@pytest.mark.parametrize("case, grid, name", _others(), ids=lambda v: str(v))
+def test_declared_order_is_reached_on_other_processes(case: OrderCase, grid: str, name: str):
+    problem = PROBLEMS[name]
+    found = case.observe(problem if case.kind == "deterministic" else gaussian_problem(problem.process), grid)
+    assert found.reaches(tolerance=SHORT), str(found)
+
+
+def test_every_registered_solver_is_measured():
+    """With its default options, in each kind for which it declares an order."""
+    for info in sdekit.solvers.available():
+        default = sdekit.solvers.get(info.name)
+        kinds = {c.kind for c in CASES if c.default and c.name == info.name}
+        declared = {k for k in ("deterministic", "weak") if getattr(default.declared, k) is not None}
+        assert declared and declared <= kinds, info.name
+
+
+@pytest.mark.parametrize("case", LIMITED, ids=str)
+def test_first_or_last_step_is_the_limit(case: OrderCase):
+    """A step of order q taken once costs h^{q+1}, so the whole is of order q + 1 at most, however many outputs an
+    interior step interpolates. A ramp begins with q = 1; final_order is q of the last step.
+
+    On half-log-SNR -2 to 2 such steps fall where the data prediction hardly moves: their error is small, and slopes up
+    to 3.7 are measured while that of the interior steps dies out. On 0 to 1 they weigh as much as all others, and what
+    is declared is what is measured. With stochasticity the order of an interior step is 2 besides.
+    """
+    start = PROBLEMS["start"] if case.kind == "deterministic" else gaussian_problem(low=0.0, high=1.0)
+    steps = (20, 40, 80, 160) if case.kind == "deterministic" else (80, 160, 320)
+    found = case.observe(start, "half_log_snr", steps)
+    assert found.declared is not None and abs(found.value - found.declared) <= 0.25, str(found)
+
+
+@pytest.mark.parametrize("prediction", ["data", "noise"])
+@pytest.mark.parametrize("order", [3, 4, 5])
+def test_the_starting_error_alone_is_of_order_two(order: int, prediction: str):
+    """Self-started minus started by a single-step method of order 4: the term that the ramp adds, on the long range."""
+    problem = PROBLEMS["vp"]
+    ends = {}
+    for starter in ("ramp", "single_step"):
+        solver = sdekit.solvers.get("exp_adams", order=order, prediction=prediction, starter=starter)
+        for steps in (40, 80, 160):
+            times = problem.grid("half_log_snr", steps)
+            ends[starter, steps] = sdekit.solve(problem.model, problem.starts(), times, solver).x
+    terms = [float((ends["ramp", n] - ends["single_step", n]).norm()) for n in (40, 80, 160)]
+    slopes = torch.log2(torch.tensor(terms[:-1]) / torch.tensor(terms[1:]))
+    assert float((slopes - 2).abs().max()) < 0.3, f"{terms}, {slopes}"
+
+
+@pytest.mark.parametrize("order", [3, 4])
+def test_without_its_low_order_step_the_order_is_full(order: int):
+    """The other half of the proof: on the same problem the full order is reached without that step."""
+    solver = sdekit.solvers.get("exp_adams", order=order, starter="single_step")
+    found = observed_order(solver, problem=PROBLEMS["start"], steps=(40, 80, 160))
+    assert found.declared == order and found.reaches(tolerance=SHORT), str(found)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        c
+        for c in DETERMINISTIC
+        if str(c) in ("heun(clock=rho)", "dpmpp_2m()", "exp_adams(order=3,prediction=data,starter=single_step)")
+    ],
+    ids=str,
+)
+def test_irregular_steps_keep_the_order(case: OrderCase):
+    """Steps of independent random lengths: fixed multistep coefficients would fall to order 1 here."""
+    found = case.observe(grid="irregular", steps=(20, 40, 80))
+    assert found.reaches(tolerance=0.3), str(found)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in WEAK if str(c) in ("ddpm()", "dpmpp_2m_sde()", "edm_heun(churn=4.0)")], ids=str
+)
+def test_irregular_steps_keep_the_weak_order(case: OrderCase):
+    found = case.observe(grid="irregular", steps=(20, 40, 80, 160))
+    assert found.reaches(tolerance=0.3), str(found)
+
+
+def test_inflated_churn_declares_nothing_because_it_does_not_converge():
+    """s_noise = 1.007 adds too much variance by an amount that does not depend on the number of steps."""
+    solver = sdekit.solvers.get("edm_heun", churn=4.0, s_noise=1.007)
+    assert solver.declared.weak is None and solver.declared.deterministic is None
+    assert sdekit.solvers.get("edm_heun", s_noise=1.007).declared.deterministic == 2  # no churn, no noise
+    found = observed_order(solver, "weak", steps=(160, 320, 640))
+    assert abs(found.value) < 0.1 and found.errors[-1] > 1e-3, str(found)
