@@ -125,13 +125,13 @@ def test_geometric_brownian_motion_by_hand() -> None:
 
 
 def test_a_forward_affine_process_can_be_stepped() -> None:
-    n, times = 10_000, torch.linspace(0.0, 1.0, 101, dtype=F64)
+    n, times = 5_000, torch.linspace(0.0, 1.0, 51, dtype=F64)
     out = sdekit.solve(OrnsteinUhlenbeck(1.0, 1.0), torch.full((n, 1), 2.0, dtype=F64), times, "euler_maruyama", seed=0)
     assert out.route == "step"
     scale, std = (float(v) for v in OrnsteinUhlenbeck(1.0, 1.0).transition(0.0, 1.0))
-    # h = 0.01: a weak error of about a hundredth beside the standard error.
-    assert abs(float(out.x.mean()) - 2 * scale) < 0.01 + 4.5 * std / math.sqrt(n)
-    assert abs(float(out.x.std()) / std - 1) < 0.01 + 4.5 / math.sqrt(2 * n)
+    # h = 0.02: a weak error of about two hundredths beside the standard error.
+    assert abs(float(out.x.mean()) - 2 * scale) < 0.02 + 4.5 * std / math.sqrt(n)
+    assert abs(float(out.x.std()) / std - 1) < 0.02 + 4.5 / math.sqrt(2 * n)
 
 
 def test_stratonovich_is_refused_unless_additive() -> None:

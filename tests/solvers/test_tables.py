@@ -63,12 +63,14 @@ def check_rows(plan: Plan, process, exact_variance: bool) -> None:
                 assert abs(a * s.sigma + b - t.sigma) <= 1e-13 * max(size * s.sigma, t.sigma)
 
 
+@settings(max_examples=50)
 @given(problems(), taus, ADAMS)
 def test_row_sums_and_variances_of_exponential_adams(problem, tau, solver) -> None:
     process, times = problem
     check_rows(solver.plan(process, times, tau), process, exact_variance=True)
 
 
+@settings(max_examples=50)
 @given(problems(), taus, st.sampled_from(["half", "exact"]))
 def test_row_sums_and_variances_of_2m(problem, tau, second: str) -> None:
     process, times = problem
@@ -77,6 +79,7 @@ def test_row_sums_and_variances_of_2m(problem, tau, second: str) -> None:
     check_rows(solvers.get("dpmpp_2m_sde", eta=kappa**2, second=second).plan(process, times), process, True)
 
 
+@settings(max_examples=40)
 @given(problems(), st.floats(0.0, 1.0))
 def test_row_sums_and_variances_of_ddim_and_ddpm(problem, eta: float) -> None:
     process, times = problem
@@ -102,7 +105,7 @@ def test_a_planted_mistake_breaks_the_identities(prediction: str) -> None:
             check_rows(dataclasses.replace(plan, rows=(*plan.rows[:2], wrong)), VP(), exact_variance=True)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(problems(), taus)
 def test_weights_integrate_polynomials_exactly(problem, tau) -> None:
     """b_j against 60-point quadrature of the exact solution, for each power of the clock up to the number of nodes."""
