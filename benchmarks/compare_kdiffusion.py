@@ -1,0 +1,134 @@
+"""sdekit and the released k-diffusion take the same steps: largest differences in float64 on the same grids.
+
+    python -m benchmarks.compare_kdiffusion
+
+The denoiser is the exact posterior mean of a Gaussian mixture, the grid that of Karras et al. with and without a last
+zero, the noise of stochastic methods the same numbers. k-diffusion's variable is x = x_0 + sigma eps. Each method runs
+under the process EDM, which is that, and under VP, whose x is alpha times k-diffusion's at the time where sigma / alpha
+is its sigma. Exits with 1 where a difference is above the bound, with 2 where k-diffusion is not installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file also runs as a script
+
+import sdekit
+from benchmarks.peers import installed, kdiffusion_sampling, missing
+from sdekit import targets
+
+BOUND = 1e-9
+STEPS = 20
+RELEASE = "0.1.1.post1"
+
+
+class Table:
+    """Noise from a table: step i of either library takes entry i."""
+
+    def __init__(self, x: Tensor, steps: int) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.values = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for _ in range(steps)]
+
+    def fill(self, out: Tensor, step: int, stream: int) -> Tensor:
+        """For sdekit."""
+        return out.copy_(self.values[step])
+
+    def sampler(self) -> Callable[[Any, Any], Tensor]:
+        """For k-diffusion's samplers with a noise_sampler: called once a step, in order."""
+        values = iter(self.values)
+        return lambda sigma, sigma_next: next(values)
+
+
+# Our solver and its options; k-diffusion's function and its options. A churned step draws by torch.randn_like there.
+METHODS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
+    "ddim": ("ddim", {}, "sample_euler", {}),
+    "euler": ("euler", {}, "sample_euler", {}),
+    "heun": ("heun", {}, "sample_heun", {}),
+    "edm_heun": ("edm_heun", {}, "sample_heun", {}),
+    "edm_heun, churn 5": ("edm_heun", {"churn": 5.0}, "sample_heun", {"s_churn": 5.0}),
+    "edm_heun, churn 40 within [0.05, 50], s_noise 1.003": (
+        "edm_heun",
+        {"churn": 40.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003},
+        "sample_heun",
+        {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003},
+    ),
+    "dpmpp_2m": ("dpmpp_2m", {}, "sample_dpmpp_2m", {}),
+    "dpmpp_2m_sde, midpoint": ("dpmpp_2m_sde", {}, "sample_dpmpp_2m_sde", {"solver_type": "midpoint"}),
+    "dpmpp_2m_sde, heun": ("dpmpp_2m_sde", {"second": "exact"}, "sample_dpmpp_2m_sde", {"solver_type": "heun"}),
+    "dpmpp_2m_sde, heun, eta 0.5": (
+        "dpmpp_2m_sde",
+        {"second": "exact", "eta": 0.5},
+        "sample_dpmpp_2m_sde",
+        {"solver_type": "heun", "eta": 0.5},
+    ),
+}
+
+
+def theirs(sampling: Any, function: str, options: dict[str, Any], target: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+    """k-diffusion's result from x at sigmas[0]."""
+    model, table = target.under(sdekit.EDM()), Table(x, len(sigmas) - 1)
+    options = dict(options)
+    if function.endswith("_sde"):
+        options["noise_sampler"] = table.sampler()
+    values = iter(table.values)
+    original, torch.randn_like = torch.randn_like, lambda *args, **kwargs: next(values)
+    try:
+        return getattr(sampling, function)(lambda x, s: model.data(s, x), x, sigmas, disable=True, **options)
+    finally:
+        torch.randn_like = original
+
+
+def ours(name: str, options: dict[str, Any], process: Any, target: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+    """Ours from the same start, in k-diffusion's variable. Times are the process's where sigma / alpha = sigmas."""
+    times = process.time_at(-torch.log(sigmas))
+    times = times if sigmas[-1] > 0 else torch.cat([times[:-1], times.new_zeros(1)])
+    first, last = float(process.alpha(times[0])), float(process.alpha(times[-1]))
+    solver = sdekit.solvers.get(name, **options)
+    out = sdekit.solve(target.under(process), first * x, times, solver, noise=Table(x, len(times) - 1))
+    return out.x / last
+
+
+def difference(sampling: Any, method: str, process: Any, append_zero: bool, steps: int = STEPS) -> float:
+    """The largest absolute difference over a batch whose final states are of size 1."""
+    name, options, function, their_options = METHODS[method]
+    target = targets.random_mixture(6, 10, 0)
+    sigmas = sampling.get_sigmas_karras(steps, 0.02, 80.0).double()
+    sigmas = sigmas if append_zero else sigmas[:-1]
+    x = 80.0 * torch.randn(32, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    want = theirs(sampling, function, their_options, target, x, sigmas)
+    return float((ours(name, options, process, target, x, sigmas) - want).abs().max())
+
+
+def main() -> int:
+    """Print the table; 0 where all agree."""
+    sampling = kdiffusion_sampling()
+    if sampling is None:
+        print(missing("k-diffusion"))
+        return 2
+    found = installed("k-diffusion")
+    print(f"Largest differences to k-diffusion {found}, float64, torch {torch.__version__}, bound {BOUND:g}")
+    if found != RELEASE:
+        print(f"The comparison was made for {RELEASE}.")
+    processes = {"EDM": sdekit.EDM(), "VP": sdekit.VP(beta_max=30.0)}
+    grids = {"with 0": True, "without": False}
+    heads = [f"{p}, {g}" for p in processes for g in grids]
+    print(f"{'method':<54}" + "".join(f"{h:>14}" for h in heads))
+    worst = 0.0
+    for method in METHODS:
+        found_here = [difference(sampling, method, p, zero) for p in processes.values() for zero in grids.values()]
+        # A NaN is no agreement either.
+        worst = max([worst, *(d if d == d else float("inf") for d in found_here)])
+        print(f"{method:<54}" + "".join(f"{d:14.1e}" for d in found_here))
+    print("All agree." if worst <= BOUND else f"NOT EQUAL: {worst:.3g} is above the bound.")
+    return 0 if worst <= BOUND else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
