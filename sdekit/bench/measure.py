@@ -20,7 +20,7 @@ from sdekit.testing import ObservedOrder, OrderProblem, observed_order
 
 __all__ = ["measure"]
 
-_REFINEMENTS = 2
+_REFINEMENTS = 3
 _NOISE_SEED = 2
 
 

@@ -24,7 +24,7 @@ def figure(results: Sequence[dict[str, Any]], section: Picture) -> Figure:
     height, width = section.size
     strip = (count * (width + _GAP) + _GAP) / (height + 2 * _GAP)  # its width in units of its height
     unit = 0.62
-    drawn = Figure(figsize=(1.3 + columns * strip * unit * 1.06, rows * unit * 1.6 + 0.6), layout="constrained")
+    drawn = Figure(figsize=(1.3 + columns * strip * unit * 1.06, rows * unit * 1.32 + 0.6), layout="constrained")
     axes = drawn.subplots(rows, columns, squeeze=False)
     for i, result in enumerate(results):
         for j, block in enumerate(result["blocks"]):

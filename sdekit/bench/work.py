@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,9 +15,10 @@ from sdekit.bench.summary import Line
 
 __all__ = ["figure", "fitted_slope", "merged", "orders_figure"]
 
-# One colour for each declared order (Okabe and Ito's, told apart by all readers), one marker for each solver of it.
-_COLOURS = {1: "#666666", 2: "#0072B2", 3: "#009E73", 4: "#D55E00", 5: "#CC79A7"}
-_OTHER = "#E69F00"
+# One hue for each declared order, one shade and marker for each solver of it.
+_HUES = {1: "Greys", 2: "Blues", 3: "Greens", 4: "Oranges", 5: "RdPu"}
+_OTHER = "Purples"
+_TARGETS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00")  # Okabe and Ito's, told apart by all readers
 _MARKERS = "os^Dv<>Pph"
 _SAME = 1e-6
 _FLOOR = 1e-11
@@ -34,53 +36,55 @@ def figure(results: Sequence[dict[str, Any]], target: str) -> Figure | None:
     kinds = [k for k in _TITLES if any(r["kind"] == k for r in found)]
     if not kinds:
         return None
-    drawn = Figure(figsize=(7.2 * len(kinds), 8.4), layout="constrained")
-    axes = drawn.subplots(1, len(kinds), squeeze=False, sharex=True)[0]
+    drawn = Figure(figsize=(11, 5.6 * len(kinds) + 0.4), layout="constrained")
+    axes = drawn.subplots(len(kinds), 1, squeeze=False, sharex=True)[:, 0]
     for axis, kind in zip(axes, kinds, strict=True):
         _panel(axis, [r for r in found if r["kind"] == kind])
-        axis.set_title(_TITLES[kind], fontsize=11)
+        axis.set_title(_TITLES[kind], fontsize=11, loc="left")
+    axes[-1].set_xlabel("model calls")
     first = found[0]
     drawn.suptitle(f"{target}, process {first['process']}, grid {first['grid']}", fontsize=13)
     return drawn
 
 
 def _panel(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
-    markers = {order: itertools.cycle(_MARKERS) for order in {r["declared"] for r in results}}
-    for names, declared, (calls, errors) in merged(results):
+    curves = merged(results)
+    sizes = Counter(declared for _, declared, _ in curves)
+    seen: Counter[Any] = Counter()
+    for names, declared, (calls, errors) in curves:
+        place = seen[declared]
+        seen[declared] += 1
+        shade = 0.9 - 0.5 * place / max(sizes[declared] - 1, 1)
         slope = fitted_slope(calls, errors)
-        label = " = ".join(names) + ("" if slope is None else f":  {slope:.2f}")
         axis.loglog(
             calls,
             errors,
-            color=_COLOURS.get(declared, _OTHER),
-            marker=next(markers[declared]),
-            markersize=4.5,
-            linewidth=1.2,
-            alpha=0.9,
-            label=label,
+            color=colormaps[_HUES.get(declared, _OTHER)](shade),
+            marker=_MARKERS[place % len(_MARKERS)],
+            markersize=5,
+            linewidth=1.3,
+            label=_label(names, declared, slope),
         )
-    ticks = sorted({n for r in results for n in (p["budget"] for p in r["points"])})
-    axis.set_xticks(ticks, [str(n) for n in ticks], fontsize=8)
+    ticks = sorted({p["budget"] for r in results for p in r["points"]})
+    axis.set_xticks(ticks, [str(n) for n in ticks], fontsize=9)
+    axis.tick_params(labelbottom=True)
     axis.minorticks_off()
-    axis.set_xlabel("model calls")
     axis.set_ylabel("relative error (root mean square)")
     axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
-    title = "solver: slope fitted to the last half;  colour: declared order  " + _orders_key(results)
-    axis.legend(
-        title=title,
+    legend = axis.legend(
+        title="[declared order] solver: fitted slope",
         fontsize=8,
-        title_fontsize=8,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.08),
-        ncols=2,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.02),
         frameon=False,
     )
+    legend.get_title().set_fontsize(8)
 
 
-def _orders_key(results: Sequence[dict[str, Any]]) -> str:
-    names = {"#666666": "grey", "#0072B2": "blue", "#009E73": "green", "#D55E00": "orange", "#CC79A7": "pink"}
-    orders = sorted({r["declared"] for r in results if r["declared"] is not None})
-    return ", ".join(f"{order:g} {names.get(_COLOURS.get(order, _OTHER), 'yellow')}" for order in orders)
+def _label(names: list[str], declared: Any, slope: float | None) -> str:
+    """Methods that are the same under one another; the slope with the last of them."""
+    order = "" if declared is None else f"[{declared:g}] "
+    return order + "\n    = ".join(names) + ("" if slope is None else f":  {slope:.2f}")
 
 
 def merged(results: Sequence[dict[str, Any]]) -> list[tuple[list[str], Any, Curve]]:
@@ -133,7 +137,7 @@ def orders_figure(results: Sequence[dict[str, Any]], lines: Sequence[Line]) -> F
             for r in results
             if r["what"] == "order" and r["target"] == target and r.get("measured") is not None
         ]
-        colour = list(_COLOURS.values())[(place + 1) % len(_COLOURS)]
+        colour = _TARGETS[place % len(_TARGETS)]
         axis.plot(*zip(*points, strict=True), "o", color=colour, markersize=2.6, alpha=0.5, linewidth=0, label=target)
     for line in shown:
         if line.declared is not None:
@@ -141,8 +145,9 @@ def orders_figure(results: Sequence[dict[str, Any]], lines: Sequence[Line]) -> F
             axis.plot([line.declared] * 2, [y - 0.4, y + 0.4], color="#d00000" if line.short else "black", linewidth=2)
     axis.set_yticks(list(rows.values()), [f"{solver}, {kind}" for solver, kind in rows], fontsize=8)
     axis.set_ylim(-0.7, len(rows) - 0.3)
-    axis.set_xlabel("order of convergence; bar: declared; dots: measured, one for each process and grid")
+    axis.set_xlabel("order; one dot for each process, range and grid")
     axis.grid(True, axis="x", color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
+    axis.set_title("orders of convergence: declared (bars; red: not reached) and measured", fontsize=11)
     axis.legend(loc="lower right", fontsize=8, markerscale=2)
     return drawn

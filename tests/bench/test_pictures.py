@@ -64,7 +64,7 @@ def test_figure_draws_every_point_and_its_slope() -> None:
     figure = work.figure([curve("ddim", 1), curve("rk4", 4), curve("ddpm", 1, "weak", 3.0)], "images")
     assert figure is not None
     first, second = figure.axes
-    assert [line.get_label() for line in first.lines] == ["ddim:  1.00", "rk4:  4.00"]
+    assert [line.get_label() for line in first.lines] == ["[1] ddim:  1.00", "[4] rk4:  4.00"]
     np.testing.assert_array_equal(first.lines[1].get_xdata(), CALLS)
     np.testing.assert_allclose(first.lines[1].get_ydata(), [n**-4 for n in CALLS])
     np.testing.assert_allclose(second.lines[0].get_ydata(), [3.0 / n for n in CALLS])

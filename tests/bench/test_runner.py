@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +115,47 @@ def test_folder_that_cannot_be_written_is_refused_before_the_run(
         run(tiny, tmp_path / "file" / "out", workers=1)
     with pytest.raises(OptionError, match="workers"):
         run(tiny, tmp_path / "out", workers=0)
+
+
+@pytest.mark.slow
+def test_control_c_in_a_terminal_ends_the_workers_too(tiny: Path, tmp_path: Path) -> None:
+    """The signal goes to the whole group, as a terminal sends it, after the first results have come."""
+    tiny.write_text(tiny.read_text().replace("steps = [10, 20, 40]", "steps = [500, 1000, 2000, 4000]"))
+    words = [
+        sys.executable,
+        "-m",
+        "sdekit",
+        "bench",
+        "run",
+        str(tiny),
+        "--workers",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        assert "measurements" in process.stderr.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "Interrupted after" in out
+    assert "Traceback" not in err
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["complete"] is False
+    assert found["results"]
+    # The tracker that Python keeps beside worker processes leaves a moment after them.
+    deadline = time.monotonic() + 30
+    while _alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive(process.pid)
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
