@@ -12,7 +12,7 @@ import pytest
 from mpmath import mpf
 
 from sdekit import VE, VP, solvers
-from sdekit.plan import Plan, interpret
+from sdekit.plan import DATA, Plan, commit, interpret, stage
 
 NAMES = [i.name for i in solvers.available()]
 
@@ -126,3 +126,18 @@ def test_a_planted_mistake_is_seen_at_once() -> None:
             return dataclasses.replace(plan, rows=tuple(rows))
 
     assert order(Wrong(), smooth, 100) == pytest.approx(1, abs=0.05)
+
+
+def test_a_noise_that_a_step_uses_twice_is_drawn_once() -> None:
+    level = VP().levels([0.5])[0]
+    rows = (stage(0, level, DATA, 1.0, {0: 0.1}, {0: 1.0}), commit(0, level, DATA, 1.0, {0: 0.1}, {0: 10.0, 1: 100.0}))
+    plan = Plan("mine", (0.5, 0.4), rows, (level.alpha, level.sigma), (0.9, 0.4), "VP()")
+    drawn: list[tuple[int, int]] = []
+
+    def noise(step: int, stream: int) -> float:
+        drawn.append((step, stream))
+        return float(len(drawn))
+
+    # point = 1 + 0.1 * 1 + 1, E = point, x = 1 + 0.1 * 2.1 + 10 * 1 + 100 * 2.
+    assert interpret(plan, lambda row, x: x, 1.0, noise) == pytest.approx(211.21, rel=1e-14)
+    assert drawn == [(0, 0), (0, 1)]
