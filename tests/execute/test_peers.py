@@ -36,7 +36,7 @@ def test_another_method_is_told_apart(sampling, method, monkeypatch):
     name, options, *rest = compare_kdiffusion.METHODS[method]
     monkeypatch.setitem(compare_kdiffusion.METHODS, method, (name, options | PLANTED[method], *rest))
     process = sdekit.VP(beta_max=30.0)
-    assert compare_kdiffusion.difference(sampling, method, process, False, 12) > 100 * compare_kdiffusion.BOUND
+    assert compare_kdiffusion.difference(sampling, method, process, False) > 100 * compare_kdiffusion.BOUND
 
 
 def test_missing_library_is_named(monkeypatch, capsys):
