@@ -259,6 +259,8 @@ def test_registry_and_options():
     assert "It takes none" in suggest("x", [])
     assert suggest("zzzzzz", ["one", "two"]) == "Use one of: one, two."
     assert suggest("ONE", ["one"]) == "Did you mean 'one'?"
+    for typo in ("ek", "me", "e", "xem", "em_"):  # too short to share many letters
+        assert suggest(typo, ["em", "heun", "rk4"]) == "Did you mean 'em'?"
     for name in ("one", "uno"):
         with pytest.raises(SdekitError, match="name: got"):
             registry.register("two", 2, (name,))
