@@ -80,7 +80,10 @@ def combine(
 
 
 def _terms(terms: Mapping[int, Coefficient] | None) -> tuple[tuple[int, Coefficient], ...]:
-    return tuple((k, c) for k, c in sorted((terms or {}).items()) if not (isinstance(c, (int, float)) and c == 0))
+    if not terms:
+        return ()
+    # No comparison with zero for a direction or a block: they are kept whatever they hold.
+    return tuple([(k, terms[k]) for k in sorted(terms) if terms[k].__class__ is not float or terms[k] != 0.0])
 
 
 def commit(
