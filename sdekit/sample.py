@@ -85,6 +85,7 @@ def sample(
     times = _times(model, grid, steps, t_start)
     limits = {name: options[name] for name in ("rtol", "atol", "max_nfe") if name in options}
     problem = prepare(model, times, solver, **limits)
+    method = solver if problem.plan is None else problem.plan  # planned once for all chunks
     if x_start is not None:
         device, dtype = x_start.device if device is None else device, dtype or x_start.dtype
     ids = _check_ids(sample_ids, sizes[0], _check_device(device))
@@ -112,7 +113,7 @@ def sample(
             x = _prior(key, ids[rows], sizes[1:], std, dtype) if x_start is None else x_start[rows].to(device, dtype)
             # Bound, not passed on: a network may call its condition "noise" or "steps", which solve reads itself.
             bound = model.bind(**{k: _rows(v, rows, sizes[0]) for k, v in (conditioning or {}).items()})
-            out = solve(bound, x, times, solver, seed=key, sample_ids=ids[rows] if keyed else None, **options)
+            out = solve(bound, x, times, method, seed=key, sample_ids=ids[rows] if keyed else None, **options)
             pieces.append(out.x[:real])
         return torch.cat(pieces) if pieces else torch.zeros(sizes, dtype=dtype, device=device)
 
