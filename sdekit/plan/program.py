@@ -160,8 +160,8 @@ class Plan:
 
 
 def _plainly_right(i: int, row: Row) -> bool:
-    """Whether a row is one of the many that need no closer look: numbers alone, all finite, every reference in range."""
-    total = row.t + row.alpha + row.sigma + row.weights[0] + row.weights[1]
+    """Whether a row needs no closer look, as most do: numbers alone, all finite, every reference in range."""
+    total: Any = row.t + row.alpha + row.sigma + row.weights[0] + row.weights[1]
     for c in (row.base, row.point):
         if c is not None:
             if c.base.__class__ is not float:
