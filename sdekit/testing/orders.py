@@ -23,8 +23,9 @@ from sdekit.times import check_count
 __all__ = ["ObservedOrder", "as_solver", "observed_order"]
 
 KINDS = ("deterministic", "weak")
-_STEPS = {"deterministic": (20, 40, 80, 160), "weak": (20, 40, 80, 160, 320)}
-_LONGER = {3: (40, 80, 160, 320), 4: (80, 160, 320, 640)}
+_STEPS = (20, 40, 80, 160)
+_MOST = 1280
+_SETTLED = 0.06  # slopes p + b / N that differ by twice this, then by this, are within 0.09 of p on average
 _SEEDS = {"random": 2, "irregular": 8}
 _FLOOR = 1e-12  # of the state's scale: the accuracy of the references, and of some hundred steps in float64
 _WEAK_FLOOR = 1e-13
@@ -95,7 +96,8 @@ def observed_order(
         kind: "deterministic" or "weak".
         problem: default `order_problems()["vp"]`, or `gaussian_problem()` for "weak".
         grid: a family, see `OrderProblem.grid`; default "half_log_snr". Random ones are averaged over seeds.
-        steps: three or more rising step counts.
+        steps: three or more rising step counts; default 20 to 160, doubled up to 1280 while the slopes still change,
+            except on "irregular" grids.
         stochasticity: for a solver that takes any; default 0, or 1 for "weak".
 
     Raises:
@@ -109,14 +111,21 @@ def observed_order(
     if problem is None:
         problem = order_problems()["vp"] if kind == "deterministic" else gaussian_problem()
     declared = _declared(method, kind)
-    counts = _check_steps(steps) if steps is not None else _default_steps(kind, declared)
     family = "half_log_snr" if grid is None else grid
     tau = _stochasticity(method, kind, stochasticity)
     measure = _deterministic if kind == "deterministic" else _weak
     seeds = range(_SEEDS[family]) if isinstance(family, str) and family in SEEDED else range(1)
-    runs = [[measure(method, problem, problem.grid(family, n, seed), tau) for n in counts] for seed in seeds]
-    errors = [[error for error, _ in row] for row in runs]
-    found = _estimate(family, counts, errors, kind, problem)
+    counts: list[int] = []
+    runs: list[list[tuple[float, int]]] = [[] for _ in seeds]
+    planned = _STEPS if steps is None else _check_steps(steps)
+    while planned:
+        counts += planned
+        for seed, row in zip(seeds, runs, strict=True):
+            row += [measure(method, problem, problem.grid(family, n, seed), tau) for n in planned]
+        errors = [[error for error, _ in row] for row in runs]
+        found = _estimate(family, counts, errors, kind, problem)
+        unsettled = steps is None and family != "irregular" and _unsettled(found, len(counts))
+        planned = (2 * counts[-1],) if unsettled and counts[-1] < _MOST else ()
     return ObservedOrder(
         value=found.value,
         low=found.low,
@@ -167,10 +176,10 @@ def _declared(method: Solver, kind: str) -> float | None:
     return order.deterministic if kind == "deterministic" else order.weak
 
 
-def _default_steps(kind: str, declared: float | None) -> tuple[int, ...]:
-    if kind == "deterministic" and declared is not None and declared >= 3:
-        return _LONGER[min(int(declared), 4)]  # a long history needs more of them before its order shows
-    return _STEPS[kind]
+def _unsettled(found: Estimate, points: int) -> bool:
+    """Whether the last slopes still move, with no point lost to rounding yet."""
+    changes = [abs(b - a) for a, b in itertools.pairwise(found.slopes[-3:])]
+    return found.used == points and (changes[-1] > _SETTLED or changes[0] > 2 * _SETTLED)
 
 
 def _check_steps(steps: Sequence[int]) -> tuple[int, ...]:
@@ -225,7 +234,7 @@ def _weak(method: PlanSolver, problem: OrderProblem, times: Tensor, tau: Stochas
 
 
 def _estimate(
-    family: Any, counts: tuple[int, ...], errors: list[list[float]], kind: str, problem: OrderProblem
+    family: Any, counts: Sequence[int], errors: list[list[float]], kind: str, problem: OrderProblem
 ) -> Estimate:
     floor = _WEAK_FLOOR if kind == "weak" else _FLOOR * float(problem.exact().square().mean().sqrt())
     try:

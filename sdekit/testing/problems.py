@@ -145,7 +145,7 @@ def _irregular(steps: int, seed: int) -> list[float]:
 _RANGES: dict[type[AffineSDE], tuple[float, float]] = {
     EDM: (-1.0, 1.0),
     OrnsteinUhlenbeck: (-1.0, 1.0),
-    Heat: (-0.7, 0.7),
+    Heat: (-0.5, 0.5),
 }
 _RANGE = (-2.0, 2.0)
 

@@ -119,6 +119,17 @@ def test_what_is_no_solver():
         observed_order("ddim", grid="karas")
 
 
+def test_steps_are_added_until_the_slopes_have_settled():
+    """Equal steps in t end with long ones in half-log-SNR: 160 steps are not enough for order 3 there."""
+    solver = get("exp_adams", order=3, prediction="noise", starter="single_step")
+    short = observed_order(solver, grid="uniform", steps=(20, 40, 80, 160))
+    found = observed_order(solver, grid="uniform")
+    assert not short.reaches() and found.reaches()
+    assert found.steps[:4] == (20, 40, 80, 160) and found.steps[4] == 320 and max(found.steps) <= 1280
+    assert found.errors[:4] == short.errors and len(found.slopes) == len(found.steps) - 1
+    assert observed_order("ddim").steps == (20, 40, 80, 160)  # settled at once
+
+
 def test_a_problem_that_is_too_easy_says_so():
     with pytest.raises(OptionError, match="errors above rounding") as caught:
         observed_order("rk4", problem=OrderProblem("short", sdekit.VP(), TARGET, 0.0, 0.05), steps=(2, 20, 40))
