@@ -170,9 +170,9 @@ def test_memory_layout_does_not_matter(case, kind):
         assert bool((wide[:, 1::2] == 0).all())
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (5, 0), (0, 0), (5,), (1,), (2, 3, 1, 2)])
-def test_edge_sizes(case, shape):
-    x = torch.ones(shape, dtype=torch.float64)
-    solution = case.solve(lambda x, t: 0.5 * x, x)
-    assert solution.x.shape == shape and solution.success
-    assert solution.nfe.shape == shape[:1]
+def test_edge_sizes(case):
+    for shape in [(0, 3), (5, 0), (0, 0), (5,), (1,), (2, 3, 1, 2)]:
+        x = torch.ones(shape, dtype=torch.float64)
+        solution = case.solve(lambda x, t: 0.5 * x, x)
+        assert solution.x.shape == shape and solution.success
+        assert solution.nfe.shape == shape[:1]

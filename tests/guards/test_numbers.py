@@ -75,15 +75,15 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("dtype", OTHERS, ids=str)
-def test_other_dtypes_are_refused_by_name(case, dtype):
+def test_other_dtypes_are_refused_by_name(case):
     calls = []
-    x = torch.zeros(5, 3).to(dtype)
-    with pytest.raises(InterfaceError, match=f"x: got dtype {dtype}") as caught:
-        case.solve(lambda x, t: calls.append(1) or x, x)
-    assert "x.to(torch.float32)" in str(caught.value) and not calls
-    with pytest.raises(InterfaceError, match="dtype: got"):
-        check_dtype(dtype)
+    for dtype in OTHERS:
+        x = torch.zeros(5, 3).to(dtype)
+        with pytest.raises(InterfaceError, match=f"x: got dtype {dtype}") as caught:
+            case.solve(lambda x, t: calls.append(1) or x, x)
+        assert "x.to(torch.float32)" in str(caught.value) and not calls
+        with pytest.raises(InterfaceError, match="dtype: got"):
+            check_dtype(dtype)
 
 
 def test_a_state_without_a_batch_is_refused(case):

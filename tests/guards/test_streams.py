@@ -43,7 +43,7 @@ def start():
     return torch.linspace(-1, 1, BATCH * 3, dtype=torch.float64).reshape(BATCH, 3)
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 7, 11, 12, 13, 333])
+@pytest.mark.parametrize("size", [1, 5, 11, 12, 333])
 def test_chunks(drawn, size):
     if drawn.route == "plan":
         assert torch.equal(draw(drawn.solver, batch_size=size), draw(drawn.solver))

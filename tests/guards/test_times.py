@@ -140,15 +140,12 @@ def test_times_are_kept_in_float64():
     assert seen == times.tolist()[:-1] and solution.provenance["times"] == times.tolist()
 
 
-@pytest.mark.parametrize(
-    "save",
-    [[0.51], 5, None, [], [math.nan], ["0.5"], "finale", True, [None], torch.ones(2, 2), {0.5}, [0.5, 0.4]],
-)
-def test_save_takes_times_of_the_grid(case, save):
+def test_save_takes_times_of_the_grid(case):
     calls = []
-    with pytest.raises(SdekitError, match="save: got"):
-        case.solve(lambda x, t: calls.append(1) or x, save=save)
-    assert not calls
+    for save in [[0.51], 5, None, [], [NAN], ["0.5"], "finale", True, [None], torch.ones(2, 2), {0.5}, [0.5, 0.4]]:
+        with pytest.raises(SdekitError, match="save: got"):
+            case.solve(lambda x, t: calls.append(1) or x, save=save)
+        assert not calls
 
 
 def test_save_changes_what_is_kept(case):

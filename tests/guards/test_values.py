@@ -50,7 +50,6 @@ def test_plans_pickle(case):
         plan = case.solver.plan(sdekit.VP(), case.times, case.stochasticity)
         for twin in (pickle.loads(pickle.dumps(plan)), copy.deepcopy(plan), sdekit.Plan.from_json(plan.to_json())):
             assert twin == plan
-            assert torch.equal(dataclasses.replace(case, solver=case.solver).solve().x, case.solve().x)
             result = sdekit.solve(case.dynamics(), case.start(), case.times, twin, seed=7)
             assert torch.equal(result.x, case.solve().x)
 
@@ -63,8 +62,7 @@ def test_threads_share_one_solver(case):
 
     def work(i):
         barrier.wait()
-        for _ in range(2):
-            results[i] = sdekit.solve(dynamics, starts[i], case.times, case.solver, seed=7).x
+        results[i] = sdekit.solve(dynamics, starts[i], case.times, case.solver, seed=7).x
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
