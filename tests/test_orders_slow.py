@@ -19,7 +19,7 @@ def test_declared_order_is_reached(case: OrderCase, name: str, grid: str):
     """More than 0.35 above only where the first or last step is the limit, see test_orders.py.
 
     Equal steps in t = rho^2 (Heat) are the most unequal in half-log-SNR: with five outputs, errors reach rounding
-    before the slopes have settled. There the slopes must rise to the end, and the interval, which extrapolates, reach 5.
+    before the slopes have settled. There they must rise to the end, and the interval, which extrapolates, reach 5.
     """
     problem = PROBLEMS[name]
     problem = problem if case.kind == "deterministic" else gaussian_problem(problem.process)
