@@ -14,7 +14,15 @@ import pytest
 
 # A module, or a package with all that is in it, and its layer. A module missing here fails the test: place it.
 PLACES = {
-    0: ("sdekit.math", "sdekit.shapes", "sdekit.times", "sdekit.registry", "sdekit.errors", "sdekit.seeds", "sdekit.version"),
+    0: (
+        "sdekit.math",
+        "sdekit.shapes",
+        "sdekit.times",
+        "sdekit.registry",
+        "sdekit.errors",
+        "sdekit.seeds",
+        "sdekit.version",
+    ),
     1: (
         *("sdekit.sde", "sdekit.schedules", "sdekit.affine", "sdekit.reverse", "sdekit.processes"),
         *("sdekit.model", "sdekit.parameterisation", "sdekit.guidance"),
