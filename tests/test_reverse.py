@@ -27,7 +27,7 @@ def value(kappa, t: float) -> float:
     return kappa(t) if callable(kappa) else kappa
 
 
-@pytest.mark.parametrize("kappa", KAPPAS, ids=str)
+@pytest.mark.parametrize("kappa", KAPPAS, ids=lambda k: "varying" if callable(k) else str(k))
 def test_the_reverse_is_its_definition(process, kappa) -> None:
     model = targets.random_mixture(3, 3, seed=0).under(process)
     reverse = process.reverse(model, kappa)
@@ -92,7 +92,7 @@ def residual(model, dynamics, t: float) -> Tensor:
     return out.detach() / (1 + rates.abs().max())
 
 
-@pytest.mark.parametrize("kappa", KAPPAS, ids=str)
+@pytest.mark.parametrize("kappa", KAPPAS, ids=lambda k: "varying" if callable(k) else str(k))
 def test_every_member_of_the_family_keeps_the_marginals(process, kappa) -> None:
     model = targets.GaussianMixture([0.3, 0.7], [[-1.0], [0.8]], [0.2, 0.1]).under(process)
     for t in (0.15 * process.t_max, 0.6 * process.t_max):

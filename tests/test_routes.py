@@ -49,7 +49,7 @@ def test_runge_kutta_in_t_is_the_same_on_both_routes(process, name: str, up: boo
     assert bool((in_rho.x - bare.x).abs().max() < 1e-13) if same else bool((in_rho.x - bare.x).abs().max() > 1e-4)
 
 
-@pytest.mark.parametrize("kappa", KAPPAS, ids=str)
+@pytest.mark.parametrize("kappa", KAPPAS, ids=lambda k: "varying" if callable(k) else str(k))
 def test_euler_maruyama_is_the_same_on_both_routes(process, kappa) -> None:
     model, x, times = problem(process)
     reverse = process.reverse(model, kappa)

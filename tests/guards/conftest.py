@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ class Case:
         grid = [0.9, 0.7, 0.5, 0.3, 0.1]
         return grid if self.route == "plan" else grid[::-1]
 
-    @property
+    @cached_property
     def calls(self) -> int:
         """How many calls a solve makes."""
         if self.route == "plan":

@@ -35,27 +35,25 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
-def test_wrong_output_at_every_call(case, kind):
-    change, named = WRONG[kind]
-    turn = [*WRONG].index(kind)
-    # Every kind at the first calls and the last; at each call between, every third kind.
-    for at in [i for i in range(case.calls) if i < 2 or i == case.calls - 1 or (i + turn) % 3 == 0]:
-        calls = []
+def test_wrong_output_at_every_call(case):
+    """Every kind at the first calls and the last; at each call between, every third kind."""
+    for turn, (kind, (change, named)) in enumerate(WRONG.items()):
+        for at in [i for i in range(case.calls) if i < 2 or i == case.calls - 1 or (i + turn) % 3 == 0]:
+            calls = []
 
-        def model(x, t, at=at, calls=calls):
-            calls.append(1)
-            out = torch.tanh(x)
-            return change(out) if len(calls) == at + 1 else out
+            def model(x, t, at=at, calls=calls, change=change):
+                calls.append(1)
+                out = torch.tanh(x)
+                return change(out) if len(calls) == at + 1 else out
 
-        with pytest.raises(ModelOutputError) as caught:
-            case.solve(model)
-        assert len(calls) == at + 1
-        message = str(caught.value)
-        assert named in message and "(5, 3)" in message
-        assert message.startswith("net: got" if case.route == "plan" else "drift: got")
-        assert caught.value.partial.nfe == at
-        assert f"call {at}" in caught.value.__notes__[0] or case.route == "step"
+            with pytest.raises(ModelOutputError) as caught:
+                case.solve(model)
+            assert len(calls) == at + 1, kind
+            message = str(caught.value)
+            assert named in message and "(5, 3)" in message, kind
+            assert message.startswith("net: got" if case.route == "plan" else "drift: got")
+            assert caught.value.partial.nfe == at
+            assert f"call {at}" in caught.value.__notes__[0] or case.route == "step"
 
 
 @pytest.mark.parametrize("kind", WRONG)
