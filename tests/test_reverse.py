@@ -52,7 +52,7 @@ def test_any_native_prediction_gives_the_same_reverse(native: str) -> None:
         torch.testing.assert_close(process.reverse(model, kappa).drift(t, x), want, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("kappa", [1.0, KAPPAS[-1]], ids=str)
+@pytest.mark.parametrize("kappa", [1.0, KAPPAS[-1]], ids=lambda k: "varying" if callable(k) else str(k))
 def test_times_per_sample_give_what_each_sample_alone_gives(process, kappa) -> None:
     exact = targets.random_mixture(3, 3, seed=0).under(process)
     network = Model(lambda x, t: exact.v(t[:, None], x), process, "v")
@@ -154,7 +154,7 @@ class Copy(SDE):
 
 
 @pytest.mark.parametrize("noise_type", ["scalar", "diagonal", "general"])
-@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0, KAPPAS[-1]], ids=str)
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0, KAPPAS[-1]], ids=lambda k: "varying" if callable(k) else str(k))
 def test_the_general_reverse_agrees_with_the_affine_one(process, noise_type: str, kappa) -> None:
     # For general noise g is turned by (2, 3): g g^T = g^2 I all the same.
     turn = torch.linalg.qr(torch.randn(3, 3, dtype=F64, generator=torch.Generator().manual_seed(0))).Q[:2]
