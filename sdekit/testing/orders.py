@@ -27,7 +27,7 @@ _STEPS = (20, 40, 80, 160)
 _MOST = 1280
 _SETTLED = 0.06  # slopes p + b / N that differ by twice this, then by this, are within 0.09 of p on average
 _SEEDS = {"random": 2, "irregular": 8}
-_FLOOR = 1e-12  # of the state's scale: the accuracy of the references, and of some hundred steps in float64
+_FLOOR = 1e-13  # of the state's scale: references and rounding are seen to be better; ten times that is dropped
 _WEAK_FLOOR = 1e-13
 
 
