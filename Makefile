@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.ready-peers
-# Two processes of one thread each; the tests of a file stay together, for what they share.
-SPREAD := -n 2 --dist loadfile
+# Two processes of one thread each. The quick tests of a file stay together, for what they share.
+SPREAD := -n 2
 
 .PHONY: help bench bench-speed test test-slow lint clean
 .NOTPARALLEL:
@@ -28,7 +28,7 @@ bench-speed: $(PEERS)
 	$(BIN)/python -m benchmarks.speed
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" $(SPREAD)
+	$(BIN)/python -m pytest -m "not slow" $(SPREAD) --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow $(SPREAD)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdekit import errors, grids, solvers, targets
 from sdekit.affine import AffineSDE
@@ -16,6 +16,9 @@ from sdekit.sde import ODE, SDE, make_ode, make_sde
 from sdekit.solution import Solution
 from sdekit.solve import solve
 from sdekit.version import __version__
+
+if TYPE_CHECKING:
+    from sdekit import testing
 
 __all__ = [
     "EDM",
