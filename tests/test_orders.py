@@ -141,3 +141,11 @@ def test_inflated_churn_declares_nothing_because_it_does_not_converge():
     assert sdekit.solvers.get("edm_heun", s_noise=1.007).declared.deterministic == 2  # no churn, no noise
     found = observed_order(solver, "weak", steps=(160, 320, 640))
     assert abs(found.value) < 0.1 and found.errors[-1] > 1e-3, str(found)
+
+
+def test_dpmpp_2m_sde_without_noise_is_dpmpp_2m():
+    """eta = 0 leaves the probability flow: a deterministic order, and no weak one."""
+    solver = sdekit.solvers.get("dpmpp_2m_sde", eta=0.0)
+    found = observed_order(solver)
+    assert (solver.declared.deterministic, solver.declared.weak) == (2, None)
+    assert found.reaches() and found.errors == observed_order("dpmpp_2m").errors

@@ -141,7 +141,6 @@ class DPMpp2MSDE(PlanSolver):
 
     family: ClassVar[str] = "exponential Adams"
     reference: ClassVar[str] = DPMpp2M.reference
-    declared: ClassVar[Order] = Order(weak=2, strong=1)
 
     eta: float = 1.0
     second: str = "half"
@@ -150,6 +149,10 @@ class DPMpp2MSDE(PlanSolver):
         if finite_number("eta", self.eta) < 0:
             raise OptionError("eta", got=repr(self.eta), expected="0 or more", fix="Use 1 for the reverse SDE.")
         _check_choice("second", self.second, _HALF)
+
+    @property
+    def declared(self) -> Order:  # type: ignore[override]
+        return Order(deterministic=2) if self.eta == 0 else Order(weak=2, strong=1)
 
     @property
     def fixed_stochasticity(self) -> float:  # type: ignore[override]
