@@ -15,6 +15,7 @@ from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.math.philox import PRIOR_STREAM, SIMULATE_STREAM, normals
 from sdekit.schedules import Schedule
 from sdekit.sde import SDE
+from sdekit.seeds import resolve_seed
 from sdekit.shapes import as_float64, check_dtype, check_state, compute_dtype, expand_time, finite_number
 from sdekit.times import check_times
 
@@ -192,8 +193,6 @@ class AffineSDE(SDE):
         Args:
             seed: row i depends on (seed, i) alone; None draws one integer from torch's generator.
         """
-        from sdekit.seeds import resolve_seed
-
         batch, size = _batch_and_size(shape)
         ids = torch.arange(batch, dtype=torch.int64, device=device)
         dtype = torch.get_default_dtype() if dtype is None else check_dtype(dtype)
@@ -235,8 +234,6 @@ class AffineSDE(SDE):
             times: increasing, inside the domain.
             seed: the path of row i depends on (seed, i) alone; None draws one integer from torch's generator.
         """
-        from sdekit.seeds import resolve_seed
-
         check_state(x0, "x0")
         grid = as_float64(check_times(times, domain=self.domain, direction="up"))
         key = resolve_seed(seed)
