@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sdekit import errors, grids, solvers, targets
 from sdekit.affine import AffineSDE
 from sdekit.errors import SdekitError
+from sdekit.geometric import GeometricBrownianMotion
 from sdekit.model import Model
 from sdekit.plan import Plan
 from sdekit.processes import EDM, VE, VP, Heat, OrnsteinUhlenbeck, RectifiedFlow
@@ -27,6 +28,7 @@ __all__ = [
     "VE",
     "VP",
     "AffineSDE",
+    "GeometricBrownianMotion",
     "Heat",
     "Model",
     "OrnsteinUhlenbeck",

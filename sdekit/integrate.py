@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from sdekit.calculus import check_diffusion
 from sdekit.errors import InterfaceError, ModelOutputError, NonFiniteError, OptionError, SdekitError, ShapeError
 from sdekit.execute.outputs import same_memory
 from sdekit.model import check_output
@@ -108,7 +109,7 @@ class Dynamics:
     def diffusion(self, t: float, x: Tensor) -> Tensor:
         """g(t, x) in the shape of its noise type, checked."""
         point = x if x.dtype == self.dtype else x.to(self.dtype)
-        out = _check_diffusion(self._call("diffusion", t, point), point, self.noise_type)
+        out = check_diffusion(self._call("diffusion", t, point), point, self.noise_type)
         rows = out.expand(len(x), *out.shape[1:]) if out.ndim else out.expand(len(x))
         self.monitor.output(rows, point, self.step, t, self.calls)
         return self._buffers["diffusion"].own(out)
@@ -136,33 +137,6 @@ class Dynamics:
                 fix="Work on a copy: x = x.clone().",
             )
         return out
-
-
-def _check_diffusion(out: Any, x: Tensor, noise_type: str | None) -> Tensor:
-    if noise_type == "diagonal":
-        return check_output(out, x, "diffusion")
-    if (
-        not isinstance(out, Tensor)
-        or not out.dtype.is_floating_point
-        or out.device != x.device
-        or out.layout != torch.strided
-    ):
-        got = f"{out.dtype}, {out.layout}, on {out.device}" if isinstance(out, Tensor) else type(out).__name__
-        raise ModelOutputError(
-            "diffusion", got=got, expected=f"a dense real floating tensor on {x.device}", fix="Return such a tensor."
-        )
-    if noise_type == "scalar":
-        fits = out.ndim == 0 or (out.ndim == x.ndim and out.shape[0] in (1, len(x)) and out.numel() == out.shape[0])
-        expected = f"() or ({len(x)}, 1, ..., 1) for scalar noise"
-    else:
-        fits, expected = (
-            out.ndim == x.ndim + 1 and out.shape[:-1] == x.shape,
-            f"{tuple(x.shape)} + (m,) for general noise",
-        )
-    if not fits:
-        fix = "Match noise_type and the shape of g. The order of arguments is diffusion(t, x)."
-        raise ModelOutputError("diffusion", got=f"shape {tuple(out.shape)}", expected=expected, fix=fix)
-    return out.to(compute_dtype(x.dtype))
 
 
 def integrate(

@@ -10,9 +10,10 @@ import torch
 from sdekit import grids, solvers
 from sdekit.affine import AffineSDE
 from sdekit.errors import InterfaceError, OptionError, SolverMismatchError
+from sdekit.geometric import GeometricBrownianMotion
 from sdekit.model import Model
 from sdekit.plan import Plan
-from sdekit.reverse import AdditiveReverse, AffineFlow, AffineReverse
+from sdekit.reverse import AffineFlow, AffineReverse, Reverse
 from sdekit.sde import ODE, SDE, Stochasticity
 from sdekit.shapes import finite_number
 from sdekit.solvers.base import PlanSolver, Solver, Stepper
@@ -126,7 +127,9 @@ def _affine_problem(
             tau = (method.default_stochasticity if grid[1] < grid[0] else 0.0) if fixed is None else fixed
         return Problem(dynamics, grid, method, model, method.plan(process, grid, tau))
     tau = method.default_stochasticity if asked is None else asked
-    return _stepper_problem(process.reverse(model, tau) if asked is None else dynamics, grid, method)
+    chosen = process.reverse(model, tau) if asked is None else dynamics
+    _check_direction(chosen, grid)
+    return _stepper_problem(chosen, grid, method)
 
 
 def _affine_grid(process: AffineSDE, times: Any, steps: int | None) -> list[float]:
@@ -184,7 +187,7 @@ def _fitting(dynamics: Any) -> str:
 def _instead(dynamics: SDE) -> str:
     """What to do about an SDE that a solver cannot take."""
     if dynamics.sde_type == "stratonovich" and not dynamics.additive:
-        return "Write it as an Ito SDE: add g dg/dx / 2 to the drift and set sde_type='ito'."
+        return "Pass sde.to_ito(), the Ito SDE with the same law."
     if dynamics.additive:
         return "Choose one of them, or pass an ODE: sde.probability_flow(score)."
     return "Choose one of them."
@@ -193,18 +196,25 @@ def _instead(dynamics: SDE) -> str:
 def _check_direction(dynamics: Any, grid: list[float]) -> None:
     """A forward process runs up in time, a reverse SDE down; the SDE of a user may mean either."""
     down = grid[1] < grid[0]
-    if isinstance(dynamics, AffineSDE) and down:
+    if isinstance(dynamics, (AffineSDE, GeometricBrownianMotion)) and down:
         raise OptionError(
             "times",
             got=f"a grid from {grid[0]!r} down to {grid[-1]!r} for {dynamics!r}, which runs forward",
             expected="increasing times",
-            fix="To sample, pass a sdekit.Model or process.reverse(model).",
+            fix="To sample, pass its reverse: a sdekit.Model, or process.reverse(score).",
         )
-    if isinstance(dynamics, AdditiveReverse) and not down:
+    if isinstance(dynamics, SDE) and dynamics.backward and not down:
         raise SolverMismatchError(
             "times",
-            got=f"increasing times, from {grid[0]!r} to {grid[-1]!r}, with stochasticity {dynamics.stochasticity!r}",
+            got=f"increasing times, from {grid[0]!r} to {grid[-1]!r}, for {dynamics!r}",
             expected="decreasing times for a reverse SDE",
+            fix="Reverse the grid, or pass the probability flow, which runs either way.",
+        )
+    if isinstance(dynamics, Reverse) and not dynamics.backward and down:
+        raise SolverMismatchError(
+            "times",
+            got=f"decreasing times, from {grid[0]!r} to {grid[-1]!r}, for {dynamics!r}",
+            expected="increasing times for the reverse of a reverse SDE",
             fix="Reverse the grid, or pass the probability flow, which runs either way.",
         )
 

@@ -11,12 +11,26 @@ import torch
 from torch import Tensor
 
 from sdekit.affine import AffineSDE
-from sdekit.errors import InterfaceError, OptionError
+from sdekit.calculus import LocalNoise
+from sdekit.errors import InterfaceError, OptionError, suggest
+from sdekit.math.philox import check_seed
 from sdekit.model import Model, ScoreModel, check_output
 from sdekit.sde import ODE, SDE, Score, Stochasticity, check_two_arguments
 from sdekit.shapes import compute_dtype, expand_time, time_like
 
-__all__ = ["AdditiveReverse", "AffineFlow", "AffineReverse", "derive_flow", "derive_reverse", "stochasticity_at"]
+__all__ = [
+    "AffineFlow",
+    "AffineReverse",
+    "Converted",
+    "Flow",
+    "Reverse",
+    "convert_to",
+    "derive_flow",
+    "derive_reverse",
+    "stochasticity_at",
+]
+
+_DIVERGENCES = ("exact", "hutchinson")
 
 
 def stochasticity_at(stochasticity: Stochasticity, t: float) -> float:
@@ -58,6 +72,7 @@ class AffineReverse(SDE):
 
     noise_type = "scalar"
     additive = True
+    backward = True
 
     def __init__(self, process: AffineSDE, model: Model, stochasticity: Stochasticity) -> None:
         self.process, self.model, self.stochasticity = process, model, stochasticity
@@ -81,20 +96,32 @@ def drift_weights(level: Any, stochasticity: Stochasticity) -> tuple[float, floa
     return level.alpha_rate, level.sigma_rate + extra
 
 
-class AdditiveReverse(SDE):
-    """The reverse of an SDE whose diffusion ignores x: dx = [f - (1 + kappa^2)/2 g g^T s] dt + kappa g dW."""
+class Reverse(SDE):
+    """The reverse of any SDE: dx = [f -+ (1 + kappa^2)/2 (div(g g^T) + g g^T s)] dt + kappa g dW.
 
-    additive = True
+    The sign is minus for the reverse of an SDE that runs upwards in time, plus where that is itself a reverse. Of a
+    Stratonovich SDE the reverse is one too, with g div g for div(g g^T): the corrections of both cancel.
+    """
 
-    def __init__(self, forward: SDE, score: Score, stochasticity: Stochasticity) -> None:
-        self.forward, self.score, self.stochasticity = forward, score, stochasticity
-        self.noise_type, self.sde_type = forward.noise_type, forward.sde_type
+    def __init__(
+        self,
+        forward: SDE,
+        score: Score,
+        stochasticity: Stochasticity,
+        divergence: str = "exact",
+        seed: int = 0,
+    ) -> None:
+        self.forward, self.stochasticity = forward, stochasticity
+        self.noise_type, self.sde_type, self.additive = forward.noise_type, forward.sde_type, forward.additive
+        self.backward = not forward.backward
+        self._pull = _Pull(forward, score, divergence, seed)
+
+    def __repr__(self) -> str:
+        return f"{self.forward!r}.reverse({self._pull!r}, stochasticity={_shown(self.stochasticity)})"
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
         time = time_like(t, x)
-        kappa = _kappa(self.stochasticity, time)
-        s = check_output(self.score(time, x), x, "score")
-        return self.forward.drift(time, x) - 0.5 * (1 + kappa**2) * _squared(self.forward, time, x, s)
+        return self._pull.drift(time, x, 0.5 * (1 + _kappa(self.stochasticity, time) ** 2))
 
     def diffusion(self, t: Tensor, x: Tensor) -> Tensor:
         time = time_like(t, x)
@@ -102,16 +129,77 @@ class AdditiveReverse(SDE):
         return g * (kappa[..., None] if self.noise_type == "general" and kappa.ndim else kappa)
 
 
-class _AdditiveFlow(ODE):
-    """The probability flow of an SDE whose diffusion ignores x: dx/dt = f - g g^T s / 2."""
+class Flow(ODE):
+    """The probability flow of any SDE: dx/dt = f -+ (div(g g^T) + g g^T s) / 2, signs and divergence as `Reverse`."""
 
-    def __init__(self, forward: SDE, score: Score) -> None:
-        self.forward, self.score = forward, score
+    def __init__(self, forward: SDE, score: Score, divergence: str = "exact", seed: int = 0) -> None:
+        self.forward = forward
+        self._pull = _Pull(forward, score, divergence, seed)
+
+    def __repr__(self) -> str:
+        return f"{self.forward!r}.probability_flow({self._pull!r})"
+
+    def drift(self, t: Tensor, x: Tensor) -> Tensor:
+        return self._pull.drift(time_like(t, x), x, 0.5)
+
+
+class _Pull:
+    """What a reversal adds to the drift: -+ weight (div(g g^T) + g g^T s)."""
+
+    def __init__(self, forward: SDE, score: Score, divergence: str, seed: int) -> None:
+        self.forward, self.score, self.divergence, self.seed = forward, score, divergence, seed
+        self._verified = False
+
+    def __repr__(self) -> str:
+        method = "" if self.divergence == "exact" else f", divergence={self.divergence!r}, seed={self.seed}"
+        return f"{_shown(self.score)}{method}"
+
+    def drift(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
+        """The forward drift with it, at a time that broadcasts against x."""
+        noise = LocalNoise(self.forward, t, x)
+        if not self._verified:
+            noise.verify()
+            self._verified = True
+        divergence = noise.divergence(self.divergence, self.seed)  # before the score, which is the dear part
+        pull = divergence + noise.squared(check_output(self.score(t, x), x, "score"))
+        drift = check_output(self.forward.drift(t, x), x, "drift")
+        return drift + weight * pull if self.forward.backward else drift - weight * pull
+
+
+class Converted(SDE):
+    """An SDE in the other calculus, with the same law: the drift moves by c / 2, see `sdekit.calculus`."""
+
+    def __init__(self, source: SDE) -> None:
+        self.source = source
+        self.noise_type, self.additive, self.backward = source.noise_type, source.additive, source.backward
+        self.sde_type = "stratonovich" if source.sde_type == "ito" else "ito"
+        self._verified = False
+
+    def __repr__(self) -> str:
+        return f"{self.source!r}.to_{self.sde_type}()"
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
         time = time_like(t, x)
-        s = check_output(self.score(time, x), x, "score")
-        return self.forward.drift(time, x) - 0.5 * _squared(self.forward, time, x, s)
+        drift = check_output(self.source.drift(time, x), x, "drift")
+        if self.additive:
+            return drift
+        noise = LocalNoise(self.source, time, x)
+        if not self._verified:
+            noise.verify()
+            self._verified = True
+        # Downwards in time the correction of dx/dt has the other sign: there dt < 0, and its weight is |dt| / 2.
+        sign = 1 if (self.sde_type == "ito") != self.backward else -1
+        return drift + 0.5 * sign * noise.correction()
+
+    def diffusion(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.source.diffusion(t, x)
+
+
+def convert_to(sde: SDE, sde_type: str) -> SDE:
+    """The SDE in this calculus; itself where it is."""
+    if sde.sde_type == sde_type:
+        return sde
+    return sde.source if isinstance(sde, Converted) else Converted(sde)
 
 
 def _kappa(stochasticity: Stochasticity, t: Tensor) -> Tensor:
@@ -119,29 +207,38 @@ def _kappa(stochasticity: Stochasticity, t: Tensor) -> Tensor:
     return torch.tensor(values, dtype=t.dtype, device=t.device).reshape(t.shape)
 
 
-def _squared(sde: SDE, t: Tensor, x: Tensor, s: Tensor) -> Tensor:
-    """g g^T s for each noise type."""
-    g = sde.diffusion(t, x)
-    if sde.noise_type != "general":
-        return g * g * s
-    flat, size = g.reshape(len(g), -1, g.shape[-1]), (len(x), -1, 1)
-    return (flat @ (flat.mT @ s.reshape(size))).reshape(x.shape)
+def _shown(value: Any) -> str:
+    """A function by its name: its repr holds an address, which no two runs share."""
+    return getattr(value, "__qualname__", type(value).__name__) if callable(value) else repr(value)
 
 
-def derive_reverse(sde: SDE, score: Model | Score, stochasticity: Stochasticity) -> SDE | ODE:
+def derive_reverse(
+    sde: SDE, score: Model | Score, stochasticity: Stochasticity, divergence: str = "exact", seed: int = 0
+) -> SDE | ODE:
     """See `SDE.reverse`."""
+    _check_options(sde, divergence, seed)
     if not callable(stochasticity) and stochasticity_at(stochasticity, math.nan) == 0:
-        return derive_flow(sde, score)
+        return derive_flow(sde, score, divergence, seed)
     if isinstance(sde, AffineSDE):
         return AffineReverse(sde, _as_model(sde, score), stochasticity)
-    return AdditiveReverse(_require_additive(sde), _as_score(score), stochasticity)
+    return Reverse(sde, _as_score(score), stochasticity, divergence, seed)
 
 
-def derive_flow(sde: SDE, score: Model | Score) -> ODE:
+def derive_flow(sde: SDE, score: Model | Score, divergence: str = "exact", seed: int = 0) -> ODE:
     """See `SDE.probability_flow`."""
+    _check_options(sde, divergence, seed)
     if isinstance(sde, AffineSDE):
         return AffineFlow(sde, _as_model(sde, score))
-    return _AdditiveFlow(_require_additive(sde), _as_score(score))
+    return Flow(sde, _as_score(score), divergence, seed)
+
+
+def _check_options(sde: Any, divergence: Any, seed: Any) -> None:
+    if not isinstance(sde, SDE):
+        raise InterfaceError("sde", got=type(sde).__name__, expected="an SDE", fix="Make one with sdekit.make_sde.")
+    if not isinstance(divergence, str) or divergence not in _DIVERGENCES:
+        fix = suggest(str(divergence), _DIVERGENCES)
+        raise OptionError("divergence", got=repr(divergence), expected=" or ".join(_DIVERGENCES), fix=fix)
+    check_seed(seed)
 
 
 def _as_model(process: AffineSDE, score: Any) -> Model:
@@ -162,16 +259,3 @@ def _as_score(score: Any) -> Score:
         return score.score
     check_two_arguments("score", score)
     return cast(Score, score)
-
-
-def _require_additive(sde: SDE) -> SDE:
-    if not isinstance(sde, SDE):
-        raise InterfaceError("sde", got=type(sde).__name__, expected="an SDE", fix="Make one with sdekit.make_sde.")
-    if not sde.additive:
-        raise OptionError(
-            "sde",
-            got=f"{type(sde).__name__} with additive = False",
-            expected="a diffusion that ignores x, or an affine process",
-            fix="Set additive = True if g ignores x; otherwise div(g g^T) would enter the reversal.",
-        )
-    return sde

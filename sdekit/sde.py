@@ -91,11 +91,13 @@ class SDE(ABC):
             coordinate; "diagonal": like x; "general": (B, *shape, m) for m Brownian motions.
         additive: True if the diffusion ignores x.
         sde_type: "ito" or "stratonovich".
+        backward: True for an SDE that is solved downwards in time, as the result of `reverse` is.
     """
 
     noise_type: NoiseType = "diagonal"
     additive: bool = False
     sde_type: Literal["ito", "stratonovich"] = "ito"
+    backward: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -111,37 +113,77 @@ class SDE(ABC):
     def diffusion(self, t: Tensor, x: Tensor) -> Tensor:
         """g(t, x), of the shape that `noise_type` names."""
 
-    def reverse(self, score: Model | Score, stochasticity: Stochasticity = 1.0) -> SDE | ODE:
+    def reverse(
+        self,
+        score: Model | Score,
+        stochasticity: Stochasticity = 1.0,
+        divergence: Literal["exact", "hutchinson"] = "exact",
+        *,
+        seed: int = 0,
+    ) -> SDE | ODE:
         """The time reversal of this SDE, in the same t, to be solved downwards in time.
 
-        With D = g g^T and s = grad log p_t, the family of stochasticity kappa >= 0 is
+        With D = g g^T and s = grad log p_t, the family of stochasticity kappa >= 0 is, for an Ito SDE,
 
-            dx = [f - (1 + kappa^2)/2 D s] dt + kappa g dW,    dt < 0,
+            dx = [f - (1 + kappa^2)/2 (div D + D s)] dt + kappa g dW,    dt < 0,
 
         every member of which has the marginals p_t of the forward SDE. kappa = 1 is Anderson's reverse SDE (Anderson,
-        Stoch. Proc. Appl. 12, 1982), kappa = 0 the probability-flow ODE (Song et al., ICLR 2021, eq. 13).
+        Stoch. Proc. Appl. 12, 1982), kappa = 0 the probability-flow ODE (Song et al., ICLR 2021, eq. 13). The reverse
+        of a Stratonovich SDE is a Stratonovich SDE, with g div g for div D. The reverse of a reverse runs upwards.
 
         Args:
             score: a Model, or a function score(t, x) with the shape of x.
             stochasticity: kappa, a number or a function of t.
+            divergence: how div D is found where `additive` is False. "exact": for scalar noise by one reverse
+                derivative of g; for diagonal noise by two forward ones where each g_i depends on x_i alone, which is
+                tried at each call; else by n of them in n dimensions, up to 256. "hutchinson": by one forward
+                derivative along random signs, unbiased. They are new at every time and state, which adds noise to the
+                drift: over a step of h it adds O(h) to the error of an ODE solver, whatever its order.
+            seed: of the random signs, which are a function of (seed, t, row of x) alone.
 
         Returns:
-            An SDE; an ODE where stochasticity is the number 0.
+            An SDE of the same noise_type and sde_type; an ODE where stochasticity is the number 0.
 
         Raises:
-            OptionError: for a negative or non-finite stochasticity, or for a diffusion that depends on x, whose
-                divergence would enter: set `additive = True` where it does not.
-            InterfaceError: for a score that is neither a Model nor callable.
+            OptionError: for a negative or non-finite stochasticity or an unknown divergence; at the first call, for
+                "exact" in more than 256 dimensions with general noise or a diagonal g that mixes coordinates.
+            InterfaceError: for a score that is neither a Model nor callable; at the first call, for a g that torch
+                cannot differentiate.
         """
         from sdekit.reverse import derive_reverse
 
-        return derive_reverse(self, score, stochasticity)
+        return derive_reverse(self, score, stochasticity, divergence, seed)
 
-    def probability_flow(self, score: Model | Score) -> ODE:
+    def probability_flow(
+        self,
+        score: Model | Score,
+        divergence: Literal["exact", "hutchinson"] = "exact",
+        *,
+        seed: int = 0,
+    ) -> ODE:
         """The ODE with the marginals of this SDE: `reverse(score, stochasticity=0)`."""
         from sdekit.reverse import derive_flow
 
-        return derive_flow(self, score)
+        return derive_flow(self, score, divergence, seed)
+
+    def to_ito(self) -> SDE:
+        """The Ito SDE with the law of this one; itself where it is one.
+
+        Its drift is f + c/2 with c_i = sum_jk g_jk d_j g_ik, or f - c/2 for one that runs backward in time. The
+        derivatives of g are exact: as many as `reverse` takes, or m for general noise with m < n Brownian motions.
+
+        Raises:
+            InterfaceError: at the first call, for a g that torch cannot differentiate.
+        """
+        from sdekit.reverse import convert_to
+
+        return convert_to(self, "ito")
+
+    def to_stratonovich(self) -> SDE:
+        """The Stratonovich SDE with the law of this one, the inverse of `to_ito`; itself where it is one."""
+        from sdekit.reverse import convert_to
+
+        return convert_to(self, "stratonovich")
 
 
 def _named(function: Any) -> str:

@@ -107,16 +107,17 @@ def test_the_combinations_that_people_try():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_multiplicative_stratonovich_noise(name):
-    """No registered solver takes it; the fix says how to write it for one that does."""
+    """The fix says how to convert it for a solver that does not take it."""
     sde = sdekit.make_sde(lambda t, x: -x, lambda t, x: 0.1 * x, sde_type="stratonovich")
     with pytest.raises(SolverMismatchError) as caught:
         sdekit.solve(sde, X, UP, name, seed=0)
     message = str(caught.value)
     assert "none is registered" in message
     if isinstance(sdekit.solvers.get(name), Stepper):
-        assert "add g dg/dx / 2 to the drift and set sde_type='ito'" in message
+        assert "Pass sde.to_ito()" in message
     ito = sdekit.make_sde(lambda t, x: -x + 0.1 * 0.1 * x / 2, lambda t, x: 0.1 * x)
-    assert sdekit.solve(ito, X, UP, "euler_maruyama", seed=0).success
+    written, converted = (sdekit.solve(s, X, UP, "euler_maruyama", seed=0) for s in (ito, sde.to_ito()))
+    torch.testing.assert_close(converted.x, written.x, rtol=1e-6, atol=0)
 
 
 def test_directions():

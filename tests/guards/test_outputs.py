@@ -1,6 +1,6 @@
 """What user code returns is checked at every call: one error that names what came back, never a broadcast.
 
-Without `check_output` (models, drifts, diagonal diffusions) or `_check_diffusion` (other noise types) these fail; the
+Without `check_output` (models, drifts, diagonal diffusions) or `check_diffusion` (other noise types) these fail; the
 subclass of Model needs the check in `execute`.
 """
 
