@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from sdekit.errors import InterfaceError, OptionError, ShapeError
 
@@ -18,6 +19,7 @@ __all__ = [
     "compute_dtype",
     "expand_time",
     "finite_number",
+    "overwritable",
     "time_like",
     "uninitialised_like",
 ]
@@ -113,3 +115,10 @@ def time_like(t: float | Tensor, x: Tensor) -> Tensor:
 def uninitialised_like(x: Tensor) -> Tensor:
     """A buffer like x whose content must be overwritten before it is read: the only place that makes one."""
     return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def overwritable(x: Tensor) -> bool:
+    """Whether what is computed from x may be written into buffers: no gradient, transform or subclass is at work."""
+    if torch.is_grad_enabled() or type(x) is not Tensor or is_functorch_wrapped_tensor(x):
+        return False
+    return torch.autograd.forward_ad.unpack_dual(x).tangent is None

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from sdekit.solvers import adams, ddim, edm, euler_maruyama, runge_kutta  # noqa: F401  (registration)
+from sdekit.solvers import (  # noqa: F401  (registration)
+    adams,
+    ancestral,
+    ddim,
+    dpm_solver,
+    edm,
+    euler_maruyama,
+    runge_kutta,
+    unipc,
+)
 from sdekit.solvers.base import (
     Increments,
     Order,

@@ -1,39 +1,52 @@
-"""The named exponential multistep samplers: exp_adams, dpmpp_2m, dpmpp_2m_sde."""
+"""The named exponential multistep samplers: exp_adams, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from sdekit.affine import AffineSDE
-from sdekit.errors import OptionError, SolverMismatchError, suggest
+from sdekit.errors import OptionError, SolverMismatchError
 from sdekit.plan import Row
 from sdekit.sde import Stochasticity
 from sdekit.shapes import finite_number
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.ddim import snr_clock
 from sdekit.solvers.exponential import multistep_rows
+from sdekit.solvers.options import check_choice, check_final_order, check_flag
 from sdekit.times import check_count
 
-__all__ = ["DPMpp2M", "DPMpp2MSDE", "ExpAdams"]
+__all__ = ["DPMpp2M", "DPMpp2MSDE", "DPMpp3M", "ExpAdams"]
 
-_HALF = ("half", "exact")
+_HALF, _STARTERS = ("half", "exact"), ("ramp", "single_step")
 _START_ORDER = 4
 
 
-def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        expected = " or ".join(repr(c) for c in choices)
-        raise OptionError(argument, got=repr(value), expected=expected, fix=suggest(str(value), choices))
+def _ramped(order: int, starter: str, final_order: int | None) -> Order:
+    """The orders of a method whose interior steps have this one."""
+    # One step of order q taken O(1) times costs 1 + q globally; a ramp begins with q = 1.
+    p = min(order, 2 if starter == "ramp" else _START_ORDER + 1)
+    if final_order is not None:
+        p = min(p, final_order + 1)
+    note = "limited by the first steps" if p < order else ""
+    if starter == "single_step" and order > 2:
+        return Order(deterministic=p, note=note)
+    return Order(deterministic=p, weak=min(p, 2), strong=1, note=note)
 
 
-def _check_final_order(final_order: int | None, order: int) -> None:
-    if final_order is not None and check_count("final_order", final_order) > order:
-        raise OptionError(
-            "final_order", got=repr(final_order), expected=f"1 to {order}, the order of the method", fix="Lower it."
+def _starts(order: int, starter: str, stochasticity: Stochasticity) -> int:
+    """How many first steps are taken by the single-step method. Raises SolverMismatchError where it cannot take any."""
+    starts = max(order - 2, 0) if starter == "single_step" else 0
+    if starts and stochasticity != 0:
+        raise SolverMismatchError(
+            "starter",
+            got=f"'single_step' with stochasticity {stochasticity!r}",
+            expected="stochasticity 0",
+            fix="Use starter='ramp': the weak order of these methods is at most 2 in any case.",
         )
+    return starts
 
 
 @register("exp_adams")
@@ -59,30 +72,16 @@ class ExpAdams(PlanSolver):
 
     def __post_init__(self) -> None:
         check_count("order", self.order)
-        _check_choice("prediction", self.prediction, ("data", "noise"))
-        _check_choice("starter", self.starter, ("ramp", "single_step"))
-        _check_final_order(self.final_order, self.order)
+        check_choice("prediction", self.prediction, ("data", "noise"))
+        check_choice("starter", self.starter, _STARTERS)
+        check_final_order(self.final_order, self.order)
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
-        # One step of order q taken O(1) times costs 1 + q globally; a ramp begins with q = 1.
-        p = min(self.order, 2 if self.starter == "ramp" else _START_ORDER + 1)
-        if self.final_order is not None:
-            p = min(p, self.final_order + 1)
-        note = "limited by the first steps" if p < self.order else ""
-        if self.starter == "single_step" and self.order > 2:
-            return Order(deterministic=p, note=note)
-        return Order(deterministic=p, weak=min(p, 2), strong=1, note=note)
+        return _ramped(self.order, self.starter, self.final_order)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        starts = max(self.order - 2, 0) if self.starter == "single_step" else 0
-        if starts and stochasticity != 0:
-            raise SolverMismatchError(
-                "starter",
-                got=f"'single_step' with stochasticity {stochasticity!r}",
-                expected="stochasticity 0",
-                fix="Use starter='ramp': the weak order of these methods is at most 2 in any case.",
-            )
+        starts = _starts(self.order, self.starter, stochasticity)
         return multistep_rows(
             process,
             times,
@@ -117,11 +116,70 @@ class DPMpp2M(PlanSolver):
     final_order: int | None = None
 
     def __post_init__(self) -> None:
-        _check_choice("second", self.second, _HALF)
-        _check_final_order(self.final_order, 2)
+        check_choice("second", self.second, _HALF)
+        check_final_order(self.final_order, 2)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         return multistep_rows(process, times, stochasticity, order=2, second=self.second, final_order=self.final_order)
+
+    def noise_clock(
+        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
+    ) -> tuple[float, ...] | None:
+        return snr_clock(process, times, stochasticity)
+
+
+@register("dpmpp_3m")
+@dataclass(frozen=True)
+class DPMpp3M(PlanSolver):
+    """DPM-Solver++ with three data predictions a step, orders 1 and 2 on the first steps; for any stochasticity.
+
+    The released third-order update multiplies the second divided difference of the predictions, which is f'' / 2, as if
+    it were f'': it is of order 2, where the right one is of order 3.
+
+    Args:
+        as_released: take the update as released: `multistep_dpm_solver_third_update` in dpm_solver_pytorch.py of
+            LuChengTHU/dpm-solver at 52bc3fb, and the same in `sample_dpmpp_3m_sde` of k_diffusion/sampling.py of
+            crowsonkb/k-diffusion at 4601bf0.
+        second: "exact" integrates the line through two predictions where there are only two, as k-diffusion does;
+            "half" weights their difference by half the total, as diffusers does by default.
+        starter: "ramp" begins with orders 1 and 2; "single_step" takes the first step by a fourth-order exponential
+            Runge-Kutta method of four calls (deterministic only).
+        final_order: 1 or 2 for a last step of that order, or None for the full one.
+    """
+
+    family: ClassVar[str] = "exponential Adams"
+    reference: ClassVar[str] = "Lu, Zhou, Bao, Chen, Li and Zhu, DPM-Solver++, 2022, arXiv:2211.01095, corrected"
+
+    as_released: bool = False
+    second: str = "exact"
+    starter: str = "ramp"
+    final_order: int | None = None
+
+    def __post_init__(self) -> None:
+        check_flag("as_released", self.as_released)
+        check_choice("second", self.second, _HALF)
+        check_choice("starter", self.starter, _STARTERS)
+        check_final_order(self.final_order, 3)
+
+    @property
+    def declared(self) -> Order:  # type: ignore[override]
+        found = _ramped(3, self.starter, self.final_order)
+        if self.as_released:
+            note = "limited by half a second difference in each step"
+            found = replace(found, deterministic=2, note=note)
+        return found
+
+    def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
+        return multistep_rows(
+            process,
+            times,
+            stochasticity,
+            order=3,
+            second=self.second,
+            third="released" if self.as_released else "exact",
+            final_order=self.final_order,
+            starts=_starts(3, self.starter, stochasticity),
+        )
 
     def noise_clock(
         self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
@@ -148,7 +206,7 @@ class DPMpp2MSDE(PlanSolver):
     def __post_init__(self) -> None:
         if finite_number("eta", self.eta) < 0:
             raise OptionError("eta", got=repr(self.eta), expected="0 or more", fix="Use 1 for the reverse SDE.")
-        _check_choice("second", self.second, _HALF)
+        check_choice("second", self.second, _HALF)
 
     @property
     def declared(self) -> Order:  # type: ignore[override]

@@ -29,7 +29,7 @@ from sdekit.plan import DATA, NOISE, Row, commit, stage
 from sdekit.reverse import stochasticity_at
 from sdekit.sde import Stochasticity
 
-__all__ = ["ExponentialStep", "exponential_step", "krogstad_rows", "limit_row", "multistep_rows"]
+__all__ = ["ExponentialStep", "exponential_step", "krogstad_rows", "limit_row", "multistep_rows", "touches_end"]
 
 _QUADRATURE = 20
 _PANEL = 3.0
@@ -121,6 +121,7 @@ def multistep_rows(
     order: int,
     prediction: str = "data",
     second: str = "exact",
+    third: str = "exact",
     final_order: int | None = None,
     starts: int = 0,
 ) -> list[Row]:
@@ -129,6 +130,7 @@ def multistep_rows(
     Args:
         order: the number of outputs that a step interpolates, as far as there are any.
         second: "half" replaces the weights of two nodes by total (1 + 1/(2r)), -total / (2r), r = h_last / h.
+        third: "released" halves the second divided difference that the weights of three nodes give.
         final_order: a smaller order for the last step, or None.
         starts: how many first steps are taken by a single-step method of order 4 (deterministic only).
     """
@@ -137,7 +139,7 @@ def multistep_rows(
     rows: list[Row] = []
     history: list[tuple[int, float]] = []  # (row, lambda) of the outputs at grid times, newest first
     for n, (s, t) in enumerate(itertools.pairwise(levels)):
-        if not all(v > 0 for v in (s.alpha, s.sigma, t.alpha, t.sigma)):
+        if touches_end(s, t):
             rows.append(limit_row(n, s, t, prediction, tau))  # a grid's first or last step: no history is needed
             continue
         history = [(len(rows), s.half_log_snr), *history[: order - 1]]
@@ -145,7 +147,7 @@ def multistep_rows(
             rows += krogstad_rows(process, n, s, t, prediction)
             continue
         q = min(len(history), final_order if final_order and n == last else order)
-        rows.append(_adams_row(process, n, s, t, prediction, tau, history[:q], len(rows), second))
+        rows.append(_adams_row(process, n, s, t, prediction, tau, history[:q], len(rows), (second, third)))
     return rows
 
 
@@ -158,21 +160,38 @@ def _adams_row(
     tau: Stochasticity,
     history: list[tuple[int, float]],
     row: int,
-    second: str,
+    variants: tuple[str, str],
 ) -> Row:
     step = exponential_step(process, s, t, prediction, tau)
     h = t.half_log_snr - s.half_log_snr
     nodes = [(lam - s.half_log_snr) / h for _, lam in history]
     if len(nodes) == 1:
         b = [step.total]
-    elif len(nodes) == 2 and second == "half":
+    elif len(nodes) == 2 and variants[0] == "half":
         half = step.total / (2 * -nodes[1])
         b = [step.total + half, -half]
     else:
         b = step.weights(nodes)
+        if len(nodes) == 3 and variants[1] == "released":
+            b = _with_half_a_difference(b, nodes)
     outputs = {row - at: w for (at, _), w in zip(history, b, strict=True)}
     weights = DATA if prediction == "data" else NOISE
     return commit(n, s, weights, step.scale, outputs, {0: step.std})
+
+
+def _with_half_a_difference(b: list[float], nodes: list[float]) -> list[float]:
+    """Weights of three nodes without half the term of the second divided difference f'' / 2 of the prediction.
+
+    A parabola contributes that difference times sum b_j r_j^2 once it is written with the derivative at r = 0.
+    """
+    moment = math.fsum(w * r * r for w, r in zip(b, nodes, strict=True))
+    products = [math.prod(r - q for q in nodes if q != r) for r in nodes]
+    return [w - 0.5 * moment / p for w, p in zip(b, products, strict=True)]
+
+
+def touches_end(s: Level, t: Level) -> bool:
+    """Whether lambda is infinite at s or at t."""
+    return not (s.alpha > 0 and s.sigma > 0 and t.alpha > 0 and t.sigma > 0)
 
 
 def limit_row(n: int, s: Level, t: Level, prediction: str, tau: Stochasticity) -> Row:

@@ -139,13 +139,15 @@ class Components(ABC):
 
     def evaluate(self, scales: Scales, x: Tensor, want: Want) -> Tensor:
         """The wanted combination of posterior means and score, (B, d)."""
-        result = self._by_rows(self._centred(scales, x), self._evaluator(scales, want))
+        form = self._form(scales)
+        result = form._result(scales, form._centred(scales, x), want)
         # The centre belongs to the data only; noise and score do not see it.
-        return result if self.centre is None else result + want.data * self.centre
+        return result if form.centre is None else result + want.data * form.centre
 
     def log_prob(self, scales: Scales, x: Tensor) -> Tensor:
         """log p_t(x), (B,)."""
-        return self._by_rows(self._centred(scales, x), self._density(scales))
+        form = self._form(scales)
+        return form._by_rows(form._centred(scales, x), form._density(scales))
 
     def jacobian(self, scales: Scales, x: Tensor) -> Tensor:
         """d data / dx, (B, d, d).
@@ -229,6 +231,14 @@ class Components(ABC):
         return (z * gain) @ self.bases[block].mT
 
     # Shared by all forms.
+
+    def _form(self, scales: Scales) -> Components:
+        """These components, or the same ones without a centre where centring is not needed: it costs two passes."""
+        return self
+
+    def _result(self, scales: Scales, x: Tensor, want: Want) -> Tensor:
+        """The result at x less alpha centre; lacks want.data * centre."""
+        return self._by_rows(x, self._evaluator(scales, want))
 
     def _centred(self, scales: Scales, x: Tensor) -> Tensor:
         return x if self.centre is None else x - scales.alpha * self.centre

@@ -2,110 +2,260 @@
 
 Expanded squares cost matrix products instead of K passes over the state, but cancel where x is near alpha m_k: logits
 then carry an error of about eps alpha^2 |m|^2 / s beyond what the rounding of x itself causes (s the variance of x
-given the component). Where that bound exceeds 4096 eps (1e-12 in float64) isotropic components take squares whose
-leading part is exact (`_Split`), and diagonal ones take the direct form. Centring makes |m| the spread of the means.
+given the component). Where that bound exceeds 4096 eps (1e-12 in float64) means are taken from their centre; where it
+still does, isotropic components take squares whose leading part is exact (`_Split`), and diagonal ones the direct form.
 
-Logits are (K, B), components first: a softmax over a short last axis is an order of magnitude slower.
+A product whose two sides are (B, d) and (d, K) is followed by a softmax over K and a product with (K, d). A softmax
+over a short last axis is an order of magnitude slower, so that logits lie components first where these are few; over a
+long last axis it is the fastest of all, so that they lie samples first where components are many.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sdekit.targets.components import BLOCK, Components, OfRows, Scales, Want, exponentials
+from sdekit.shapes import overwritable, uninitialised_like
+from sdekit.targets.components import DATA, Components, OfRows, Scales, Want
 
 __all__ = ["DiagonalComponents", "IsotropicComponents"]
 
 _SHARP = 4096.0
 """The largest alpha^2 |m|^2 / s at which plainly expanded squares are used."""
 
-Logits = Callable[[Tensor], Tensor]
-"""(rows, d) -> (K, rows)."""
+_FEW = 32
+"""Below this many components logits lie (K, B), else (B, K)."""
+
+_LOGITS = 2**16
+"""Logits to a block: half a MiB in float64, so that two such buffers stay in a core's second-level cache."""
+
+
+_LONG, _LARGE = 256, 2**14
+"""PyTorch's softmax is the fastest below _LARGE elements and along axes from _LONG; else its parts are."""
+
+
+class _Terms(NamedTuple):
+    """What depends on the time alone, where the whole batch is at one time. With z_bk = sum_i x_bi rates_ki,
+
+        logits  = bias_k + scale_k z_bk + squares_k |x_b|^2    (or + sum_i squares_ki x_bi^2)
+        result  = sum_k r_bk factor_k table_ki + x_bi sum_k r_bk gain_k    (or gain_ki),
+
+    less what is the same for all components. Entries with one value per component, (K,) or (K, 1) as logits lie, are
+    floats where all components share it.
+    """
+
+    rates: Tensor
+    scale: Any
+    squares: Tensor | None
+    bias: Tensor
+    table: Tensor
+    factor: Any
+    gain: Any
 
 
 @dataclass(frozen=True, eq=False)
-class IsotropicComponents(Components):
-    """Covariances v_k I: two matrix products."""
+class _Expanded(Components):
+    """What isotropic and diagonal components have in common."""
+
+    @property
+    @abstractmethod
+    def _uncentred(self) -> _Expanded: ...
+
+    @abstractmethod
+    def is_sharp(self, scales: Scales) -> bool:
+        """Whether plain expansion would lose digits. Reads scales that are tensors where the answer depends on them."""
+
+    @abstractmethod
+    def _make_terms(self, scales: Scales, want: Want) -> _Terms: ...
+
+    def _form(self, scales: Scales) -> Components:
+        if self.centre is None or self._uncentred.is_sharp(scales):
+            return self
+        return self._uncentred
 
     def _rows(self) -> int:
-        return _rows(self.count, self.size)
+        # Enough rows to a product to hide that each of them rearranges the means.
+        return max(128, _LOGITS // self.count, self.size)
 
-    def _evaluator(self, scales: Scales, want: Want) -> OfRows:
-        if not scales.shared:
-            return lambda rows, x: self._evaluate_each(scales.rows(rows), x, want.rows(rows))
-        if self._common is not None:
-            return self._common_evaluator(scales, want)
-        return _evaluator(self, scales, want, self._logits)
+    def _terms(self, scales: Scales, want: Want) -> _Terms:
+        """The terms of the last time asked for are kept: multistage methods and chunks of samples ask again."""
+        key = (scales, want)
+        kept = vars(self).get("_kept")
+        if kept is None or kept[0] != key:
+            with torch.inference_mode(False):  # so that calls with gradients can use them too
+                kept = (key, self._make_terms(scales, want))
+            vars(self)["_kept"] = kept
+        return kept[1]
 
-    def _density(self, scales: Scales) -> OfRows:
-        if not scales.shared:
-            return lambda rows, x: _log_sum(self._logits_each(scales.rows(rows), x), self.size)
-        return _density(self, scales, self._logits)
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_kept"}
 
-    def _logits(self, scales: Scales, s: Tensor, table: Tensor) -> Logits:
-        """log(w_k N(x)) + d/2 log(2 pi) at one time; s: (K, 1), table: means / s."""
-        if not self._is_sharp(scales):
-            return _plain_logits(self, scales, s, table)
-        bias = self.log_weights[:, None] - (0.5 * self.size) * torch.log(s)
-        slope = -0.5 * scales.alpha**2 / s
-        return lambda x: bias + slope * self._split.squares(x / scales.alpha)
+    def _result(self, scales: Scales, x: Tensor, want: Want) -> Tensor:
+        large = len(x) * self.count >= _LARGE
+        if large and scales.shared and not self.is_sharp(scales) and overwritable(x):
+            return self._in_buffers(self._terms(scales, want), x)
+        return super()._result(scales, x, want)
 
-    def _common_evaluator(self, scales: Scales, want: Want) -> OfRows:
-        """One time and one variance: |x|^2 is the same for all components and drops out of their logits."""
-        alpha, sigma = scales
-        s = alpha**2 * self._common + sigma**2
-        p, q = want.gains(self._common, s, alpha, sigma)
-        squares = -0.5 * alpha**2 / s
-        bias = (self.log_weights + squares * self._square_norms)[:, None]
-        sharp = self._is_sharp(scales)
+    def _in_buffers(self, terms: _Terms, x: Tensor) -> Tensor:
+        """The result by blocks of samples which share two buffers: fresh memory costs as much as a product."""
+        rows = max(1, min(self._rows(), len(x)))
+        result = uninitialised_like(x)
+        shape = (2, self.count, rows) if self._few else (2, rows, self.count)
+        buffers = uninitialised_like(x.new_zeros(()).expand(shape))
+        for start in range(0, len(x), rows):
+            block = x[start : start + rows]
+            z, r = buffers.unbind() if len(block) == rows else buffers.narrow(2 if self._few else 1, 0, len(block))
+            self._combine(terms, self._logits(terms, block, z, r), block, r, result[start : start + rows])
+        return result
 
-        def evaluate(_: slice, x: Tensor) -> Tensor:
-            if sharp:
-                logits = torch.add(self.log_weights[:, None], self._split.squares(x / alpha), alpha=squares)
-            else:
-                logits = torch.addmm(bias, self.means, x.mT, alpha=alpha / s)
-            e, total = exponentials(logits)
-            # q sum_k r_k m_k, divided by the sum of e on the smaller side of the product.
-            if self.count > self.size:
-                means = (e.mT @ self.means) * (q / total)[:, None]
-            else:
-                means = (e * (q / total)).mT @ self.means
-            return means.add_(x, alpha=p)
+    def _logits(self, terms: _Terms, x: Tensor, out: Tensor | None = None, spare: Tensor | None = None) -> Tensor:
+        """The logits of these rows. `out` and `spare` are overwritten where given."""
+        z = self._product(x, terms.rates, out)
+        if terms.squares is None:
+            return torch.add(terms.bias, z, alpha=terms.scale, out=out)
+        if not isinstance(terms.scale, Tensor):
+            return _add(_add(z, self._product(x * x, terms.squares, spare)), terms.bias)
+        norms = self._row(torch.linalg.vecdot(x, x))
+        return torch.addcmul(torch.addcmul(terms.bias, terms.squares, norms, out=spare), terms.scale, z, out=out)
 
-        return evaluate
+    def _combine(
+        self, terms: _Terms, logits: Tensor, x: Tensor, weights: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """The result for these rows. `weights` and `out` are overwritten where given."""
+        r = self._responsibilities(logits, weights)
+        if not isinstance(terms.gain, Tensor):
+            return _add(torch.addmm(x, r, terms.table, beta=0, alpha=terms.factor, out=out), x, terms.gain)
+        gain = r @ terms.gain
+        if isinstance(terms.factor, Tensor):
+            r = torch.mul(r, terms.factor, out=None if out is None else r)
+        result = torch.mm(r, terms.table, out=out)
+        return torch.addcmul(result, x, gain if gain.ndim == 2 else gain[:, None], out=out)
 
-    def _evaluate_each(self, scales: Scales, x: Tensor, want: Want) -> Tensor:
-        """One time per sample."""
-        alpha, sigma = scales.alpha.mT, scales.sigma.mT
-        e, total = exponentials(self._logits_each(scales, x))
-        r = e / total
-        weights = Want(*(w.mT if isinstance(w, Tensor) else w for w in want))
-        p, q = weights.gains(self.variances, alpha**2 * self.variances + sigma**2, alpha, sigma)
-        return (r * q).mT @ self.means + (r * p).sum(0)[:, None] * x
+    # How logits lie.
 
-    def _logits_each(self, scales: Scales, x: Tensor) -> Tensor:
-        alpha, sigma = scales.alpha.mT, scales.sigma.mT
-        s = alpha**2 * self.variances + sigma**2  # (K, rows)
-        bias = self.log_weights[:, None] - (0.5 * self.size) * torch.log(s)
-        if self._is_sharp(scales):
-            # A sample at alpha = 0 has no y = x / alpha; at this alpha the means are long lost in rounding.
-            alpha = alpha.clamp(min=torch.finfo(x.dtype).tiny ** 0.25)
-            return bias - (0.5 * alpha**2 / s) * self._split.squares(x / alpha.mT)
-        constant = (x * x).sum(1) + alpha**2 * self._square_norms[:, None]
-        return bias + (alpha * (self.means @ x.mT) - 0.5 * constant) / s
+    @property
+    def _few(self) -> bool:
+        return self.count < _FEW
 
-    def _is_sharp(self, scales: Scales) -> bool:
-        """Whether plain expansion would lose digits. Reads scales that are tensors where the answer depends on them."""
+    def _product(self, x: Tensor, table: Tensor, out: Tensor | None = None) -> Tensor:
+        """sum_i x_bi table_ki as logits lie."""
+        return torch.mm(table, x.mT, out=out) if self._few else torch.mm(x, table.mT, out=out)
+
+    def _column(self, values: Tensor) -> Tensor:
+        """Values of the components, (K,), beside logits."""
+        return values[:, None] if self._few else values
+
+    def _row(self, values: Tensor) -> Tensor:
+        """Values of the samples, (B,), beside logits."""
+        return values if self._few else values[:, None]
+
+    def _responsibilities(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
+        """The softmax over the components, (B, K), held above e^-472 (in float64), far below rounding.
+
+        A product with numbers that underflow is up to two hundred times slower.
+        """
+        axis = 0 if self._few else 1
+        least = torch.finfo(logits.dtype).tiny ** (2 / 3)
+        if out is None or self.count >= _LONG:
+            r = torch.softmax(logits, axis, out=out)
+            r = r.clamp_min(least) if torch.is_grad_enabled() else r.clamp_min_(least)
+        else:
+            r = torch.sub(logits, logits.amax(axis, keepdim=True), out=out).clamp_min_(math.log(least)).exp_()
+            r.mul_(1 / r.sum(axis, keepdim=True))
+        return r.mT if self._few else r
+
+    def _log_sum(self, logits: Tensor) -> Tensor:
+        return torch.logsumexp(logits, 0 if self._few else 1) - (0.5 * self.size) * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True, eq=False)
+class IsotropicComponents(_Expanded):
+    """Covariances v_k I: two matrix products."""
+
+    def is_sharp(self, scales: Scales) -> bool:
         if self._radius2 <= _SHARP * self._least:
             return False
         ratio = scales.alpha**2 * self._radius2 / (scales.alpha**2 * self._least + scales.sigma**2)
         return ratio > _SHARP if scales.shared else bool((ratio > _SHARP).any())
+
+    def _evaluator(self, scales: Scales, want: Want) -> OfRows:
+        if not scales.shared:
+            return lambda rows, x: self._evaluate_each(scales.rows(rows), x, want.rows(rows))
+        terms = self._terms(scales, want)
+        if self.is_sharp(scales):
+            return lambda _, x: self._combine(terms, self._sharp_logits(scales, x), x)
+        return lambda _, x: self._combine(terms, self._logits(terms, x), x)
+
+    def _density(self, scales: Scales) -> OfRows:
+        if not scales.shared:
+            return lambda rows, x: self._log_sum(self._logits_each(scales.rows(rows), x))
+        if self.is_sharp(scales):
+            return lambda _, x: self._log_sum(self._sharp_logits(scales, x))
+        terms = self._general_terms(scales, DATA)
+        return lambda _, x: self._log_sum(self._logits(terms, x))
+
+    def _make_terms(self, scales: Scales, want: Want) -> _Terms:
+        if self._common is None:
+            return self._general_terms(scales, want)
+        # |x|^2 is the same for all components and drops out.
+        alpha, sigma = scales
+        s = alpha**2 * self._common + sigma**2
+        gain, factor = want.gains(self._common, s, alpha, sigma)
+        bias = torch.add(self.log_weights, self._square_norms, alpha=-0.5 * alpha**2 / s)
+        return _Terms(self.means, alpha / s, None, self._column(bias), self.means, factor, gain)
+
+    def _general_terms(self, scales: Scales, want: Want) -> _Terms:
+        alpha, sigma = scales
+        variances = self.variances[:, 0]
+        s = alpha**2 * variances + sigma**2
+        gain, factor = want.gains(variances, s, alpha, sigma)
+        bias = self.log_weights - 0.5 * (alpha**2 * self._square_norms / s + self.size * torch.log(s))
+        scale, squares, bias = (self._column(v) for v in (alpha / s, -0.5 / s, bias))
+        return _Terms(self.means, scale, squares, bias, self.means, factor, gain)
+
+    def _sharp_logits(self, scales: Scales, x: Tensor) -> Tensor:
+        """log(w_k N(x)) + d/2 log(2 pi) at one time."""
+        s = scales.alpha**2 * self.variances[:, 0] + scales.sigma**2
+        bias = self.log_weights - (0.5 * self.size) * torch.log(s)
+        slope = -0.5 * scales.alpha**2 / s
+        return torch.addcmul(self._column(bias), self._column(slope), self._squares(x / scales.alpha))
+
+    def _evaluate_each(self, scales: Scales, x: Tensor, want: Want) -> Tensor:
+        """One time per sample."""
+        r = self._responsibilities(self._logits_each(scales, x))
+        variances = self.variances[:, 0] if self._common is None else self._common
+        p, q = want.gains(variances, scales.alpha**2 * variances + scales.sigma**2, *scales)
+        if self._common is None:
+            return _add((r * q) @ self.means, (r * p).sum(1, keepdim=True) * x)
+        return _add((r @ self.means) * q, x * p)
+
+    def _logits_each(self, scales: Scales, x: Tensor) -> Tensor:
+        """log(w_k N(x)) + d/2 log(2 pi) at one time per sample."""
+        alpha, sigma = (self._row(v[:, 0]) for v in scales)
+        variances = self._column(self.variances[:, 0]) if self._common is None else self._common
+        s = alpha**2 * variances + sigma**2
+        log_weights, norms = self._column(self.log_weights), self._column(self._square_norms)
+        base = log_weights - (0.5 * self.size) * torch.log(s)
+        if self.is_sharp(scales):
+            # A sample at alpha = 0 has no y = x / alpha; at this alpha the means are long lost in rounding.
+            least = torch.finfo(x.dtype).tiny ** 0.25
+            return base - (0.5 * alpha.clamp(min=least) ** 2 / s) * self._squares(x / scales.alpha.clamp(min=least))
+        constant = 0.5 * (self._row(torch.linalg.vecdot(x, x)) + alpha**2 * norms)
+        return base + (alpha * self._product(x, self.means) - constant) / s
+
+    def _squares(self, y: Tensor) -> Tensor:
+        squares = self._split.squares(y)
+        return squares.mT if self._few else squares
+
+    @cached_property
+    def _uncentred(self) -> IsotropicComponents:
+        return _uncentred(self)
 
     @cached_property
     def _common(self) -> float | None:
@@ -131,30 +281,43 @@ class IsotropicComponents(Components):
 
 
 @dataclass(frozen=True, eq=False)
-class DiagonalComponents(Components):
+class DiagonalComponents(_Expanded):
     """Covariances diag(v_k): four matrix products at one time; the direct form at one time per sample."""
 
-    def _rows(self) -> int:
-        return _rows(self.count, self.size)
-
-    def _evaluator(self, scales: Scales, want: Want) -> OfRows:
-        if not scales.shared or self._is_sharp(scales):
-            return lambda rows, x: self._direct(scales.rows(rows), x, want.rows(rows))
-        return _evaluator(self, scales, want, self._logits)
-
-    def _density(self, scales: Scales) -> OfRows:
-        if not scales.shared or self._is_sharp(scales):
-            return lambda rows, x: self._direct_log_prob(scales.rows(rows), x)
-        return _density(self, scales, self._logits)
-
-    def _logits(self, scales: Scales, s: Tensor, table: Tensor) -> Logits:
-        return _plain_logits(self, scales, s, table)
-
-    def _is_sharp(self, scales: Scales) -> bool:
-        """Whether plain expansion would lose digits; from host numbers only."""
+    def is_sharp(self, scales: Scales) -> bool:
         means2, least = self._extremes
         ratio = scales.alpha**2 * means2 / (scales.alpha**2 * least + scales.sigma**2)
         return float(ratio.sum()) > _SHARP
+
+    def _form(self, scales: Scales) -> Components:
+        return super()._form(scales) if scales.shared else self
+
+    def _evaluator(self, scales: Scales, want: Want) -> OfRows:
+        if not scales.shared or self.is_sharp(scales):
+            return lambda rows, x: self._direct(scales.rows(rows), x, want.rows(rows))
+        terms = self._terms(scales, want)
+        return lambda _, x: self._combine(terms, self._logits(terms, x), x)
+
+    def _density(self, scales: Scales) -> OfRows:
+        if not scales.shared or self.is_sharp(scales):
+            return lambda rows, x: self._direct_log_prob(scales.rows(rows), x)
+        terms = self._terms(scales, DATA)
+        return lambda _, x: self._log_sum(self._logits(terms, x))
+
+    def _make_terms(self, scales: Scales, want: Want) -> _Terms:
+        alpha, sigma = scales
+        s = torch.mul(self.variances, alpha**2).add_(sigma**2)
+        table = self.means / s
+        gain, _ = want.gains(self.variances, s, alpha, sigma)
+        _, factor = want.gains(0.0, 1.0, alpha, sigma)  # q s
+        norms = torch.linalg.vecdot(table, self.means)
+        bias = self.log_weights - 0.5 * (alpha**2 * norms + torch.log(s).sum(1))
+        rates, squares = alpha * table, s.reciprocal_().mul_(-0.5)
+        return _Terms(rates, 1.0, squares, self._column(bias), table.mul_(factor), 1.0, gain)
+
+    @cached_property
+    def _uncentred(self) -> DiagonalComponents:
+        return _uncentred(self)
 
     @cached_property
     def _extremes(self) -> tuple[Tensor, Tensor]:
@@ -162,65 +325,16 @@ class DiagonalComponents(Components):
         return (self.means**2).amax(0).cpu(), self.variances.amin(0).cpu()
 
 
-# One time, any variances that are the same for all samples: (K, 1) isotropic or (K, d) diagonal.
+def _uncentred(c: Any) -> Any:
+    """The same components with their means as they are."""
+    return c if c.centre is None else replace(c, means=c.means + c.centre, centre=None)
 
 
-def _rows(count: int, size: int) -> int:
-    """Samples to a block: logits that stay in cache, but enough rows to hide that each product rearranges the means."""
-    return max(128, BLOCK // count, min(size, 64 * BLOCK // count))
-
-
-def _tables(c: Components, scales: Scales) -> tuple[Tensor, Tensor]:
-    """s = alpha^2 v + sigma^2, (K, 1 or d), and means / s, (K, d)."""
-    s = torch.mul(c.variances, scales.alpha**2).add_(scales.sigma**2)
-    return s, c.means / s
-
-
-def _plain_logits(c: Components, scales: Scales, s: Tensor, table: Tensor) -> Logits:
-    """log(w_k N(x)) + d/2 log(2 pi) with the square expanded:
-
-    -1/2 sum_i x_i^2 / s_i + alpha sum_i x_i m_i / s_i - 1/2 sum_i (alpha^2 m_i^2 / s_i + log s_i).
-    """
-    log_det = torch.log(s).sum(1) * (c.size // s.shape[1])
-    norms = torch.linalg.vecdot(table, c.means)
-    bias = (c.log_weights - 0.5 * (scales.alpha**2 * norms + log_det))[:, None]
-    slopes = torch.cat([scales.alpha * table, -0.5 / s], 1)
-
-    def logits(x: Tensor) -> Tensor:
-        squares = x * x
-        if s.shape[1] == 1:
-            squares = squares.sum(1, keepdim=True)
-        return torch.addmm(bias, slopes, torch.cat([x, squares], 1).mT)
-
-    return logits
-
-
-def _evaluator(
-    c: Components, scales: Scales, want: Want, logits_of: Callable[[Scales, Tensor, Tensor], Logits]
-) -> OfRows:
-    """x sum_k r_k p_k + sum_k r_k q_k m_k with the p and q of `Want.gains`; q_k m_k is a multiple of the table."""
-    s, table = _tables(c, scales)
-    p, _ = want.gains(c.variances, s, *scales)
-    _, multiple = want.gains(0.0, 1.0, *scales)  # q s
-    logits = logits_of(scales, s, table)
-
-    def evaluate(_: slice, x: Tensor) -> Tensor:
-        e, total = exponentials(logits(x))
-        if c.count > c.size:
-            return torch.addmm((e.mT @ p) * x, e.mT, table, alpha=multiple) * (1 / total)[:, None]
-        r = (e * (1 / total)).mT
-        return torch.addmm((r @ p) * x, r, table, alpha=multiple)
-
-    return evaluate
-
-
-def _density(c: Components, scales: Scales, logits_of: Callable[[Scales, Tensor, Tensor], Logits]) -> OfRows:
-    logits = logits_of(scales, *_tables(c, scales))
-    return lambda _, x: _log_sum(logits(x), c.size)
-
-
-def _log_sum(logits: Tensor, size: int) -> Tensor:
-    return torch.logsumexp(logits, 0) - (0.5 * size) * math.log(2 * math.pi)
+def _add(result: Tensor, term: Tensor, factor: float = 1.0) -> Tensor:
+    """result + factor term; without gradients in place: result is a temporary."""
+    if torch.is_grad_enabled():
+        return torch.add(result, term, alpha=factor)
+    return result.add_(term, alpha=factor)
 
 
 @dataclass(frozen=True)
@@ -239,8 +353,8 @@ class _Split:
     unit: float
     high: Tensor  # (K, d)
     low: Tensor  # (K, 2 d): what multiplies (y_h, y_l)
-    high_squares: Tensor  # (K, 1)
-    low_squares: Tensor  # (K, 1)
+    high_squares: Tensor  # (K,)
+    low_squares: Tensor  # (K,)
 
     @classmethod
     def of(cls, means: Tensor) -> _Split:
@@ -255,19 +369,14 @@ class _Split:
             unit,
             high,
             torch.cat([low, means], 1),
-            (high * high).sum(1, keepdim=True),
-            (low * (means + high)).sum(1, keepdim=True),
+            (high * high).sum(1),
+            (low * (means + high)).sum(1),
         )
 
     def squares(self, y: Tensor) -> Tensor:
-        """|y - m_k|^2, (K, B); y: (B, d). Its gradient passes through the low part alone and is right."""
+        """|y - m_k|^2, (B, K); y: (B, d). Its gradient passes through the low part alone and is right."""
         high = torch.round(y.detach() / self.unit) * self.unit
         low = y - high
-        leading = (high * high).sum(1) - 2 * (self.high @ high.mT) + self.high_squares
-        rest = (low * (y + high)).sum(1) + self.low_squares - 2 * (self.low @ torch.cat([high, low], 1).mT)
-        return leading + rest
-
-
-def _columns(*values: float | Tensor) -> tuple:
-    """Per-sample values (B, 1) as (1, B), beside logits of shape (K, B); floats stay."""
-    return tuple(v.mT if isinstance(v, Tensor) else v for v in values)
+        leading = _add((high * high).sum(1, keepdim=True) + self.high_squares, high @ self.high.mT, -2.0)
+        rest = (low * (y + high)).sum(1, keepdim=True) + self.low_squares
+        return _add(_add(leading, torch.cat([high, low], 1) @ self.low.mT, -2.0), rest)

@@ -137,7 +137,7 @@ def test_keywords_of_the_network_pass():
 
 
 def test_aliases_are_the_same_solver():
-    assert {"em", "k_heun", "edm", "k_dpmpp_2m"} <= set(ALIASES)
+    assert {"em", "k_heun", "edm", "k_dpmpp_2m", "dpm_2", "uni_pc", "euler_a", "dpmpp_2s_a"} <= set(ALIASES)
     for alias, name in ALIASES.items():
         assert sdekit.solvers.get(alias) == sdekit.solvers.get(name)
         assert sdekit.solvers.info(alias).name == name
@@ -163,6 +163,32 @@ EFFECTS = {
     ("exp_adams", "starter"): ({"starter": "single_step"}, {"order": 3}),
     ("exp_adams", "final_order"): ({"final_order": 1}, {}),
     **{(name, "clock"): ({"clock": "t"}, {}) for name in ("euler", "heun", "midpoint", "rk4")},
+    **{
+        (name, option): ({option: value}, {})
+        for name, kind in (("dpm_solver_2", "data"), ("dpmpp_2s", "noise"))
+        for option, value in (("r1", 0.3), ("second", "exact"), ("prediction", kind), ("final_order", 1))
+    },
+    ("dpm_solver_3", "r1"): ({"r1": 0.2}, {}),
+    ("dpm_solver_3", "r2"): ({"r2": 0.8}, {}),
+    ("dpm_solver_3", "third"): ({"third": "parabola"}, {}),
+    ("dpm_solver_3", "prediction"): ({"prediction": "data"}, {}),
+    ("dpm_solver_3", "final_order"): ({"final_order": 2}, {}),
+    ("dpmpp_3m", "as_released"): ({"as_released": True}, {}),
+    ("dpmpp_3m", "second"): ({"second": "half"}, {}),
+    ("dpmpp_3m", "starter"): ({"starter": "single_step"}, {}),
+    ("dpmpp_3m", "final_order"): ({"final_order": 2}, {}),
+    ("unipc", "order"): ({"order": 3}, {}),
+    ("unipc", "prediction"): ({"prediction": "noise"}, {}),
+    ("unipc", "variant"): ({"variant": "bh1"}, {}),
+    ("unipc", "corrector"): ({"corrector": "pece"}, {}),
+    ("unipc", "starter"): ({"starter": "single_step"}, {"order": 3}),
+    ("unipc", "final_order"): ({"final_order": 1}, {}),
+    ("dpmpp_sde", "r1"): ({"r1": 0.3}, {}),
+    **{
+        (name, option): ({option: value}, {})
+        for name in ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
+        for option, value in (("eta", 0.5), ("s_noise", 1.1))
+    },
 }
 
 

@@ -51,21 +51,31 @@ def test_every_option_changes_a_plan(name: str) -> None:
         "eta": 0.5,
         "variance": "beta",
         "churn": 3.0,
-        "second": "exact",
+        "second": ("exact", "half"),
+        "third": "parabola",
+        "r1": 0.3,
+        "r2": 0.8,
         "final_order": 1,
         "order": 3,
-        "prediction": "noise",
+        "prediction": ("noise", "data"),
         "starter": "single_step",
+        "as_released": True,
+        "variant": "bh1",
+        "corrector": "none",
     }
     times = [0.9, 0.7, 0.4, 0.1]
-    for option in vars(solvers.get(name)):
+    defaults = vars(solvers.get(name))
+    for option, default in defaults.items():
         base = {
             "s_min": {"churn": 3.0},
             "s_max": {"churn": 3.0},
             "s_noise": {"churn": 3.0},
             "starter": {"order": 3},
         }.get(option, {})
+        base = {k: v for k, v in base.items() if k in defaults}
         value = {"s_min": 3.0, "s_max": 3.0, "s_noise": 1.1, **other}[option]
+        if isinstance(value, tuple):
+            value = value[value[0] == default]
         changed = solvers.get(name, **base, **{option: value}).plan(VP(), times)
         assert changed.rows != solvers.get(name, **base).plan(VP(), times).rows, option
         assert f"{option}={value!r}" in changed.solver

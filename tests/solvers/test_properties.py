@@ -23,10 +23,23 @@ IN_RHO_OR_LAMBDA = [
     ("exp_adams", {"order": 4, "starter": "single_step"}),
     ("dpmpp_2m", {"second": "exact"}),
     ("dpmpp_2m", {"final_order": 1}),
+    *(
+        ("dpm_solver_2", {}),
+        ("dpm_solver_3", {}),
+        ("dpmpp_2s", {}),
+        ("dpmpp_3m", {}),
+        ("dpmpp_3m", {"as_released": True}),
+    ),
+    *(("unipc", {"order": p, "prediction": k, "variant": v}) for p, k, v in ((1, "data", "bh1"), (2, "data", "bh2"))),
+    *(("unipc", {"order": p, "prediction": "noise", "corrector": k}) for p, k in ((3, "pec"), (4, "pece"))),
+    ("unipc", {"order": 5, "starter": "single_step"}),
+    *(("dpmpp_2s_ancestral", {"eta": 0.0}), ("dpmpp_sde", {"eta": 0.0})),
 ]
 WITH_NOISE = [
     *(("ddpm", {}), ("ddim", {"eta": 1.0}), ("ddim", {"eta": 0.4}), ("edm_heun", {"churn": 3.0})),
     *(("dpmpp_2m_sde", {}), ("dpmpp_2m_sde", {"eta": 0.3, "second": "exact"})),
+    *((k, v) for k in ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde") for v in ({}, {"eta": 0.4})),
+    ("dpmpp_sde", {"r1": 0.3}),
 ]
 IN_TIME = [("euler_maruyama", {}), *((k, {"clock": "t"}) for k in ("euler", "midpoint", "heun", "rk4"))]
 LAMBDAS = [-2.0, -1.3, -0.7, 0.2, 0.6, 1.7, 2.1]
@@ -428,13 +441,15 @@ def test_up_from_data_and_up_to_noise_take_their_limits(process) -> None:
 
 def test_calls_are_as_documented() -> None:
     grid, zero = [2.0, 1.0, 0.5, 0.2], [2.0, 1.0, 0.5, 0.0]
-    per_step = {"midpoint": 2, "heun": 2, "rk4": 4, "edm_heun": 2}
+    per_step = {"rk4": 4, "dpm_solver_3": 3}
+    per_step |= dict.fromkeys(("midpoint", "heun", "edm_heun", "dpm_solver_2", "dpmpp_2s"), 2)
+    per_step |= dict.fromkeys(("dpmpp_2s_ancestral", "dpmpp_sde"), 2)
     for name in NAMES:
         calls = per_step.get(name, 1)
         plan, short = (solvers.get(name).plan(EDM(), g) for g in (grid, zero))
         assert plan.nfe == 3 * calls and solvers.info(name).nfe_per_step == calls
         # Where a stage would fall on sigma = 0 the last step is DDIM's single call; the midpoint rule has none there.
-        assert short.nfe == 3 * calls - (calls - 1 if name in ("heun", "rk4", "edm_heun") else 0), name
+        assert short.nfe == 3 * calls - (calls - 1 if name != "midpoint" else 0), name
         used = []
         model = Model(lambda x, t, used=used: used.append(1) or x / 2, EDM(), "data")
         assert (
@@ -470,13 +485,18 @@ def _same_noise(x: torch.Tensor):
 
 def test_stochasticity_that_a_name_excludes_is_refused() -> None:
     grid = [0.9, 0.5, 0.1]
-    for name, kappa in (("ddpm", 0.5), ("heun", 1.0), ("ddim", 1.0), ("dpmpp_2m_sde", 0.0), ("edm_heun", 1.0)):
-        with pytest.raises(SolverMismatchError, match=r"which the solver implies.*dpmpp_2m, euler_maruyama, exp_adams"):
+    fixed = (("ddpm", 0.5), ("heun", 1.0), ("ddim", 1.0), ("dpmpp_2m_sde", 0.0), ("edm_heun", 1.0), ("unipc", 1.0))
+    for name, kappa in (*fixed, ("dpm_solver_3", 0.5), ("euler_ancestral", 0.0), ("dpmpp_2s_ancestral", 1.0)):
+        with pytest.raises(
+            SolverMismatchError, match=r"which the solver implies.*dpmpp_2m, .*euler_maruyama, exp_adams"
+        ):
             solvers.get(name).plan(VP(), grid, kappa)
     with pytest.raises(SolverMismatchError, match="decreasing"):
         solvers.get("dpmpp_2m").plan(VP(), grid[::-1], 1.0)
     with pytest.raises(SolverMismatchError, match="starter"):
         solvers.get("exp_adams", order=3, starter="single_step").plan(VP(), grid, 1.0)
+    with pytest.raises(SolverMismatchError, match=r"increasing times with eta.*dpmpp_2s"):
+        solvers.get("dpmpp_2s_ancestral").plan(VP(), grid[::-1])
     for kappa in (-1.0, math.nan):
         with pytest.raises(OptionError, match="stochasticity"):
             solvers.get("dpmpp_2m").plan(VP(), grid, kappa)

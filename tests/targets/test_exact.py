@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 import torch
 from scipy.integrate import quad
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdekit import targets
 from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameError
 from sdekit.processes import EDM, VE, VP, RectifiedFlow
-from sdekit.targets.components import DATA, SCORE, Components, Scales, Want
+from sdekit.targets.components import DATA, NOISE, SCORE, Components, Scales, Want
 from sdekit.targets.expanded import DiagonalComponents, IsotropicComponents
 from sdekit.targets.mixture import GaussianMixture
 
@@ -65,21 +67,106 @@ def test_equals_loops(loops: Callable, kind: str, process: Any, per_sample: bool
         check_against_loops(loops, kind, process, t, per_sample)
 
 
-def _no_log_det(self: Components, scales: Any, s: Tensor, table: Tensor) -> Callable[[Tensor], Tensor]:
+def _no_log_det(self: Components, scales: Any, want: Want) -> Any:
     """Responsibilities that forget the determinant: the mistake that equal variances hide."""
+    terms = type(self).right(self, scales, want)  # type: ignore[attr-defined]
+    s = scales.alpha**2 * self.variances + scales.sigma**2
     determinant = torch.log(s).sum(1) * (self.size // s.shape[1])
-    right = type(self).right(self, scales, s, table)  # type: ignore[attr-defined]
-    return lambda x: right(x) + 0.5 * determinant[:, None]
+    return terms._replace(bias=terms.bias + 0.5 * determinant.reshape(terms.bias.shape))
 
 
 @pytest.mark.parametrize(("kind", "cls"), [("isotropic", IsotropicComponents), ("diagonal", DiagonalComponents)])
 def test_loops_notice_a_missing_determinant(
     loops: Callable, kind: str, cls: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cls, "right", cls._logits, raising=False)
-    monkeypatch.setattr(cls, "_logits", _no_log_det)
+    monkeypatch.setattr(cls, "right", cls._make_terms, raising=False)
+    monkeypatch.setattr(cls, "_make_terms", _no_log_det)
     with pytest.raises(AssertionError):
         check_against_loops(loops, kind, VP(), 0.3, per_sample=False)
+
+
+WIDE = {"few": (8, 3, 3000), "many": (40, 3, 1200), "long": (300, 2, 500), "blocks": (60, 2, 3000)}
+"""Components, dimension, batch: each lays its logits out in another way."""
+
+
+def check_layout(kind: str, layout: str) -> None:
+    """Whole batches without gradients against the direct form, which knows no layout, no expansion and no buffer."""
+    count, dim, batch = WIDE[layout]
+    m = targets.random_mixture(dim, count, 3, covariance=kind).under(VP())
+    x = m.sample(0.3, batch, seed=1)
+    c, scales = m.target.components, m.scales(0.3, x)
+    given = x.clone()
+    for want in (DATA, NOISE, SCORE):
+        direct = c._direct(scales, c._centred(scales, x), want)
+        if c.centre is not None:
+            direct = direct + want.data * c.centre
+        for _ in range(2):  # the second time from terms that were kept
+            with torch.no_grad():
+                answer = m.target.evaluate(scales, x, want)
+            torch.testing.assert_close(answer, direct, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(m.target.evaluate(scales, x, want), direct, rtol=1e-11, atol=1e-11)
+    assert torch.equal(x, given)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", WIDE)
+def test_every_layout_gives_the_same(kind: str, layout: str) -> None:
+    check_layout(kind, layout)
+
+
+@pytest.mark.parametrize("layout", WIDE)
+def test_layouts_notice_a_softmax_over_the_batch(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = IsotropicComponents._responsibilities
+    monkeypatch.setattr(IsotropicComponents, "_responsibilities", lambda *a: right(*a).roll(1, 0))
+    with pytest.raises(AssertionError):
+        check_layout("common", layout)
+
+
+def test_kept_terms_belong_to_one_time_and_one_want() -> None:
+    for kind in ("isotropic", "diagonal"):
+        g = targets.random_mixture(3, 40, 3, covariance=kind)
+        m, x = g.under(VP()), g.sample(20, seed=1)
+        with torch.inference_mode():
+            kept = m.data(0.4, x).clone()
+        state = x.clone().requires_grad_()
+        m.data(0.4, state).sum().backward()  # terms made in inference mode serve autograd
+        torch.testing.assert_close(m.data(0.4, x), kept, rtol=1e-14, atol=1e-14)
+        torch.testing.assert_close(m.score(0.4, x), g.under(VP()).score(0.4, x), rtol=0, atol=0)
+        torch.testing.assert_close(m.data(0.5, x), g.under(VP()).data(0.5, x), rtol=0, atol=0)
+        assert "_kept" not in pickle.loads(pickle.dumps(g)).components.__dict__
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transforms_see_a_function(kind: str) -> None:
+    """vmap, jvp and dual numbers work without gradients too, where buffers are used otherwise."""
+    m = targets.random_mixture(2, 40, 3, covariance=kind).under(VP())
+    x = m.sample(0.4, 2000, seed=1)
+    with torch.no_grad():
+        whole = m.data(0.4, x)
+        torch.testing.assert_close(torch.vmap(lambda v: m.data(0.4, v))(x.reshape(4, 500, 2)).reshape(-1, 2), whole)
+        ones = torch.ones_like(x)
+        value, slope = torch.func.jvp(lambda v: m.data(0.4, v), (x,), (ones,))
+        torch.testing.assert_close(value, whole)
+        torch.testing.assert_close(slope, (m.jacobian(0.4, x) @ ones[..., None])[..., 0])
+        with forward_ad.dual_level():
+            dual = forward_ad.unpack_dual(m.data(0.4, forward_ad.make_dual(x, ones)))
+            torch.testing.assert_close(dual.tangent, slope)
+
+
+@pytest.mark.parametrize("layout", WIDE)
+def test_weights_never_underflow(layout: str) -> None:
+    """A product with numbers below 1e-308 takes two hundred times longer; far points make such weights."""
+    count, dim, batch = WIDE[layout]
+    g = targets.random_mixture(dim, count, 3)
+    x = 700 * g.sample(batch, seed=1)
+    c, least = g.components, torch.finfo(torch.float64).tiny
+    scales = g.under(VP()).scales(0.3, x)
+    terms = c._terms(scales, DATA)
+    with torch.no_grad():
+        logits = c._logits(terms, x)
+        assert (torch.softmax(logits, 0 if c._few else 1) < least).any()
+        for out in (None, torch.empty_like(logits)):
+            assert c._responsibilities(logits.clone(), out).min() > least
 
 
 @pytest.mark.parametrize("kind", KINDS)

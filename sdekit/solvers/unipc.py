@@ -1,0 +1,191 @@
+"""UniPC: exponential Adams predictors and correctors in lambda, one call a step.
+
+A step s -> t predicts x_t through the predictions at s and before (UniP), calls the model there, and with the new
+prediction takes the step again (UniC). Released code writes both as
+
+    x_t = a x_s + A (phi_1 h m_0 + B sum_k c_k (m_k - m_0) / r_k),    r_k = (lambda_k - lambda_s) / h,
+
+and solves for the c_k, in which B cancels: all such systems are those of the interpolating polynomial. B matters only
+where a system of one unknown is replaced by c = 1/2: in UniP with one prediction before, and in UniC with none.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from sdekit.affine import AffineSDE, Level
+from sdekit.plan import DATA, NOISE, Combination, Row, combine, commit
+from sdekit.sde import Stochasticity
+from sdekit.solvers.base import Order, PlanSolver, register
+from sdekit.solvers.exponential import ExponentialStep, exponential_step, krogstad_rows, limit_row, touches_end
+from sdekit.solvers.options import check_choice, check_final_order
+from sdekit.times import check_count
+
+__all__ = ["UniPC"]
+
+_START_ORDER = 4
+
+
+class _Map(NamedTuple):
+    """x -> scale x + sum_j outputs[j] E_j, with j the row that made E_j."""
+
+    scale: float
+    outputs: dict[int, float]
+
+    def after(self, first: _Map) -> _Map:
+        """This map on what `first` gives."""
+        outputs = {j: self.scale * b for j, b in first.outputs.items()}
+        for j, b in self.outputs.items():
+            outputs[j] = outputs.get(j, 0.0) + b
+        return _Map(self.scale * first.scale, outputs)
+
+    def at(self, row: int) -> Combination:
+        """The same as a combination of a row."""
+        return combine(self.scale, {row - j: b for j, b in self.outputs.items()})
+
+
+class _Step(NamedTuple):
+    """One regular step: its integrals, A h in them, and the predictions that it interpolates as (row, r)."""
+
+    exact: ExponentialStep
+    amount: float
+    nodes: list[tuple[int, float]]
+
+    def predictor(self, variant: str) -> _Map:
+        """UniP."""
+        rows, r = zip(*self.nodes, strict=True)
+        total = self.exact.total
+        if len(r) == 1:
+            b = [total]
+        elif len(r) == 2 and variant != "exact":
+            old = 0.5 * (self.amount if variant == "bh1" else total) / r[1]
+            b = [total - old, old]
+        else:
+            b = self.exact.weights(list(r))
+        return _Map(self.exact.scale, dict(zip(rows, b, strict=True)))
+
+    def corrector(self, variant: str, new: int) -> _Map:
+        """UniC, with the prediction at t that row `new` makes."""
+        rows, r = zip(*self.nodes, strict=True)
+        total = self.exact.total
+        if len(r) == 1 and variant != "exact":
+            last = 0.5 * (self.amount if variant == "bh1" else total)
+            b = [total - last, last]
+        else:
+            b = self.exact.weights([*r, 1.0])
+        return _Map(self.exact.scale, dict(zip((*rows, new), b, strict=True)))
+
+
+@register("unipc", aliases=("uni_pc", "uni_pc_bh2", "UniPC"))
+@dataclass(frozen=True)
+class UniPC(PlanSolver):
+    """UniPC of any order on the probability flow.
+
+    A corrector raises the order of a step by one. It needs the call at the step's end, which the next step makes
+    anyway; so the last step is not corrected, and the state that is saved at a time inside is the predicted one, at
+    which the model was called. ComfyUI's uni_pc is variant="bh1" of order 3, its uni_pc_bh2 variant="bh2" of order 3.
+
+    Args:
+        order: p, the number of predictions that the predictor interpolates, from 1; p + 1 for the corrector.
+        prediction: "data" or "noise", what is interpolated.
+        variant: "bh2" or "bh1", the choice of B(h) where it matters; "exact" solves each system in full: what the
+            paper calls varying coefficients.
+        corrector: "pec" as above; "pece" calls the model again at the corrected state, two calls a step, and corrects
+            the last step too; "none" is UniP.
+        starter: "ramp" begins with p = 1, 2, ...; "single_step" takes the first p - 2 steps by a fourth-order
+            exponential Runge-Kutta method of four calls each.
+        final_order: a smaller p for the last step, or None for the full one.
+    """
+
+    family: ClassVar[str] = "exponential Adams"
+    reference: ClassVar[str] = "Zhao, Bai, Rao, Zhou and Lu, UniPC, NeurIPS 2023, arXiv:2302.04867"
+    fixed_stochasticity: ClassVar[float] = 0.0
+
+    order: int = 2
+    prediction: str = "data"
+    variant: str = "bh2"
+    corrector: str = "pec"
+    starter: str = "ramp"
+    final_order: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("order", self.order)
+        check_choice("prediction", self.prediction, ("data", "noise"))
+        check_choice("variant", self.variant, ("bh1", "bh2", "exact"))
+        check_choice("corrector", self.corrector, ("pec", "pece", "none"))
+        check_choice("starter", self.starter, ("ramp", "single_step"))
+        check_final_order(self.final_order, self.order)
+
+    @property
+    def _starts(self) -> int:
+        return max(self.order - 2, 0) if self.starter == "single_step" else 0
+
+    @property
+    def declared(self) -> Order:  # type: ignore[override]
+        gain = int(self.corrector != "none")
+        full = self.order + gain
+        # A step of order q taken O(1) times costs q + 1 globally; a ramp begins with p = 1.
+        first = (_START_ORDER if self._starts else 1 + gain) + 1
+        last = (self.final_order or self.order) + (self.corrector == "pece") + 1
+        p = min(full, first, last)
+        limits = [name for name, limit in (("first", first), ("last", last)) if p == limit < full]
+        note = f"limited by the {' and '.join(limits)} steps" if limits else ""
+        return Order(deterministic=p, note=note)
+
+    def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
+        levels = process.levels(times)
+        rows: list[Row] = []
+        history: list[tuple[int, float]] = []  # (row, lambda) of the outputs at grid times, newest first
+        open_step: _Step | None = None  # predicted, not yet corrected
+        for n, (s, t) in enumerate(itertools.pairwise(levels)):
+            if touches_end(s, t):
+                rows.append(self._limit(n, s, t, len(rows), open_step))
+                open_step = None
+                continue
+            history = [(len(rows), s.half_log_snr), *history[: self.order - 1]]
+            if n < self._starts:
+                rows += krogstad_rows(process, n, s, t, self.prediction)
+                continue
+            q = self.final_order if self.final_order and n == len(levels) - 2 else self.order
+            step = self._step(process, s, t, history[:q])
+            rows += self._step_rows(n, s, t, len(rows), step, open_step)
+            open_step = step if self.corrector == "pec" else None
+        return rows
+
+    @property
+    def _weights(self) -> tuple[float, float]:
+        return DATA if self.prediction == "data" else NOISE
+
+    def _step(self, process: AffineSDE, s: Level, t: Level, history: list[tuple[int, float]]) -> _Step:
+        h = t.half_log_snr - s.half_log_snr
+        nodes = [(row, (lam - s.half_log_snr) / h) for row, lam in history]
+        amount = h * (t.alpha if self.prediction == "data" else -t.sigma)
+        return _Step(exponential_step(process, s, t, self.prediction, 0.0), amount, nodes)
+
+    def _step_rows(self, n: int, s: Level, t: Level, i: int, step: _Step, before: _Step | None) -> list[Row]:
+        """Row i, called at s: corrects the step before and predicts this one; with "pece" a second one corrects it."""
+        forward, w = step.predictor(self.variant), self._weights
+        if self.corrector == "none":
+            return [Row(s.t, s.alpha, s.sigma, w, forward.at(i), None, n)]
+        if before is not None:
+            corrected = before.corrector(self.variant, i)
+            return [Row(s.t, s.alpha, s.sigma, w, corrected.at(i), forward.after(corrected).at(i), n)]
+        first = Row(s.t, s.alpha, s.sigma, w, None, forward.at(i), n)
+        if self.corrector == "pec":
+            return [first]
+        again = step.corrector(self.variant, i + 1).at(i + 1)
+        return [first, Row(t.t, t.alpha, t.sigma, w, again, None, n)]
+
+    def _limit(self, n: int, s: Level, t: Level, i: int, before: _Step | None) -> Row:
+        """A step of order 1 that touches sigma = 0 or alpha = 0; it corrects the step before if its output can."""
+        row = limit_row(n, s, t, self.prediction, 0.0)
+        if before is None or row.base is None:
+            return row
+        can = row.weights == self._weights
+        arrived = before.corrector(self.variant, i) if can else before.predictor(self.variant)
+        last = _Map(float(row.base.base), {i - age: float(b) for age, b in row.base.outputs})  # type: ignore[arg-type]
+        whole = last.after(arrived)
+        return commit(n, s, row.weights, whole.scale, {i - j: b for j, b in whole.outputs.items()})
