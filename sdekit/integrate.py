@@ -14,7 +14,7 @@ from sdekit.errors import InterfaceError, ModelOutputError, NonFiniteError, Opti
 from sdekit.execute.outputs import same_memory
 from sdekit.model import check_output
 from sdekit.monitor import Monitor
-from sdekit.noise import NoiseSource, PlainNoise, StepNoise
+from sdekit.noise import OWN, NoiseSource
 from sdekit.sde import ODE, SDE
 from sdekit.shapes import compute_dtype, time_like, uninitialised_like
 from sdekit.solution import Partial, Run, StepInfo
@@ -28,6 +28,7 @@ class _Stepper(Protocol):
 
 class _Increments(NamedTuple):
     W: Tensor
+    H: Tensor | None
 
 
 class _Buffers:
@@ -169,7 +170,7 @@ def integrate(
             increments = None
             if noise is not None and inner.noise_type is not None:
                 shape = inner.increment_shape(t0, y) if shape is None else shape
-                increments = _Increments(_increment(noise, y, shape, i, t0, t1, monitor))
+                increments = _draw(noise, y, shape, i, t0, t1, monitor, getattr(stepper, "uses_area", False))
             y, _, state = _checked(stepper.step(inner, t0, t1, y, increments, state), y)
             calls = inner.calls - run.nfe
             run.x, run.steps, run.nfe = y, i + 1, inner.calls
@@ -211,10 +212,17 @@ def _checked(result: Any, y: Tensor) -> tuple[Tensor, Any, Any]:
     return result
 
 
-def _increment(
-    noise: NoiseSource, y: Tensor, shape: tuple[int, ...], i: int, t0: float, t1: float, monitor: Monitor
-) -> Tensor:
-    z = noise.fill(uninitialised_like(y.detach().new_zeros(()).expand(shape)), i, 0)
-    if not isinstance(noise, (StepNoise, PlainNoise)):
-        monitor.noise(z, i, t0)
-    return z * abs(t1 - t0) ** 0.5
+def _draw(
+    noise: NoiseSource, y: Tensor, shape: tuple[int, ...], i: int, t0: float, t1: float, monitor: Monitor, area: bool
+) -> _Increments:
+    """W, and H where it is used: streams 0 and 1 of the step, scaled to variances h and h / 12."""
+
+    def normal(stream: int) -> Tensor:
+        z = noise.fill(uninitialised_like(y.detach().new_zeros(()).expand(shape)), i, stream)
+        if not isinstance(noise, OWN):
+            monitor.noise(z, i, t0)
+        return z
+
+    root = abs(t1 - t0) ** 0.5
+    w = normal(0) * root
+    return _Increments(w, normal(1) * (root / 12**0.5) if area else None)

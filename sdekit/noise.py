@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sdekit.brownian import BrownianPath
 from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameError, suggest
 from sdekit.math.philox import PRIOR_STREAM, check_sample_ids, check_seed, fill_normals
 from sdekit.seeds import resolve_seed
 
-__all__ = ["CustomNoise", "NoiseSource", "PlainNoise", "StepNoise", "make_noise", "resolve_seed"]
+__all__ = ["OWN", "CustomNoise", "NoiseSource", "PathNoise", "PlainNoise", "StepNoise", "make_noise", "resolve_seed"]
 
-NAMES = ("plain", "step")
+NAMES = ("path", "plain", "step")
 """What `make_noise` knows by name."""
 
 
@@ -58,13 +59,7 @@ class StepNoise(NoiseSource):
     def fill(self, out: Tensor, step: int, stream: int = 0) -> Tensor:
         """As `NoiseSource.fill`, for step < 2^24 and stream < PRIOR_STREAM (OptionError otherwise)."""
         _check_out(out)
-        if out.shape[0] != len(self.sample_ids):
-            raise ShapeError(
-                "out",
-                got=f"shape {tuple(out.shape)}",
-                expected=f"{len(self.sample_ids)} rows, one for each sample id",
-                fix="Make the noise for this batch.",
-            )
+        _check_rows(out, len(self.sample_ids))
         if stream >= PRIOR_STREAM:
             raise OptionError(
                 "stream", got=str(stream), expected=f"below {PRIOR_STREAM}", fix="The others are kept for other draws."
@@ -77,6 +72,47 @@ class StepNoise(NoiseSource):
             return out
         flat = torch.zeros(rows, dtype=out.dtype, device=out.device)
         return out.copy_(fill_normals(flat, self.seed, self.sample_ids, step, stream=stream).view(out.shape))
+
+
+class PathNoise(NoiseSource):
+    """Increments of one Brownian path per (seed, sample id), the same for every grid; see `sdekit.brownian`.
+
+    Stream 0 of a step from clock value s to t is (B(t) - B(s)) / sqrt(|t - s|), stream 1 is sqrt(12 / |t - s|) H with H
+    the step's space-time Levy area: independent standard normals. A path gives no third. The steps of any grid in the
+    same clock are increments of the same B: those of a coarse grid are sums of those of a fine one.
+
+    Args:
+        seed: an integer in [0, 2^64).
+        sample_ids: (B,) integers in [0, 2^63). Two rows of one id get the same path.
+        clock: the time of the path at each grid point.
+
+    Raises:
+        OptionError, InterfaceError, ShapeError: an argument out of range or of the wrong kind.
+    """
+
+    def __init__(self, seed: int, sample_ids: Tensor, clock: Sequence[float]) -> None:
+        self.seed, self.sample_ids = check_seed(seed), check_sample_ids(sample_ids)
+        self.clock = tuple(clock)
+        self._path: BrownianPath | None = None
+        self._drawn: tuple[int, tuple[Tensor, Tensor]] | None = None
+
+    def __repr__(self) -> str:
+        return f"PathNoise(seed={self.seed}, {len(self.sample_ids)} sample ids, {len(self.clock)} clock values)"
+
+    def fill(self, out: Tensor, step: int, stream: int = 0) -> Tensor:
+        """As `NoiseSource.fill`, for the clock's steps and stream 0 or 1 (OptionError otherwise)."""
+        _check_out(out)
+        _check_rows(out, len(self.sample_ids))
+        if not 0 <= step < len(self.clock) - 1 or stream not in (0, 1):
+            got, steps = f"step {step}, stream {stream}", len(self.clock) - 1
+            expected = f"a step below {steps}, stream 0 (W) or 1 (H)"
+            raise OptionError("step, stream", got=got, expected=expected, fix="Use noise='step' for other noise.")
+        size = math.prod(out.shape[1:])
+        if self._path is None or self._path.size != size or self._path.sample_ids.device != out.device:
+            self._path, self._drawn = BrownianPath(self.seed, self.sample_ids.to(out.device), size), None
+        if self._drawn is None or self._drawn[0] != step:
+            self._drawn = step, self._path.normals(self.clock[step], self.clock[step + 1])
+        return out.copy_(self._drawn[1][stream].view(out.shape))
 
 
 class PlainNoise(NoiseSource):
@@ -109,6 +145,10 @@ class PlainNoise(NoiseSource):
                 fix=f"Pass torch.Generator({str(out.device)!r}), or an integer seed.",
             )
         return out.normal_(generator=self._generator)
+
+
+OWN = (StepNoise, PathNoise, PlainNoise)
+"""Sources whose numbers are known to be finite."""
 
 
 class CustomNoise(NoiseSource):
@@ -147,16 +187,18 @@ def make_noise(
     sample_ids: Tensor | None,
     batch: int,
     device: torch.device | str,
+    clock: Sequence[float] = (0.0, 1.0),
 ) -> NoiseSource:
     """The source that a solve draws from.
 
     Args:
-        noise: "step" (StepNoise), "plain" (PlainNoise), a NoiseSource, an object with its `fill` method, or a function
-            fill(out, step, stream). The last three ignore seed and sample_ids, and draw no seed.
+        noise: "step" (StepNoise), "path" (PathNoise), "plain" (PlainNoise), a NoiseSource, an object with its `fill`
+            method, or a function fill(out, step, stream). The last three ignore seed and sample_ids, and draw no seed.
         seed: see `resolve_seed`.
         sample_ids: (batch,) integers, 0 to batch - 1 by default.
         batch: the number of samples.
         device: where the state is.
+        clock: for "path", its time at each grid point.
 
     Raises:
         UnknownNameError: a name that is not known.
@@ -169,7 +211,8 @@ def make_noise(
         if noise == "plain":
             return PlainNoise(resolve_seed(seed))
         ids = torch.arange(batch, device=device) if sample_ids is None else sample_ids
-        source = StepNoise(resolve_seed(seed), ids)
+        key = resolve_seed(seed)
+        source = StepNoise(key, ids) if noise == "step" else PathNoise(key, ids, clock)
         if len(source.sample_ids) != batch:
             got = f"{len(source.sample_ids)} ids"
             raise ShapeError("sample_ids", got=got, expected=f"{batch}, one for each sample", fix="Pass as many ids.")
@@ -186,6 +229,16 @@ def make_noise(
             fix='Pass "step", for example.',
         )
     return CustomNoise(function)
+
+
+def _check_rows(out: Tensor, count: int) -> None:
+    if out.shape[0] != count:
+        raise ShapeError(
+            "out",
+            got=f"shape {tuple(out.shape)}",
+            expected=f"{count} rows, one for each sample id",
+            fix="Make the noise for this batch.",
+        )
 
 
 def _check_out(out: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from sdekit import grids, solvers
 from sdekit.affine import AffineSDE
+from sdekit.brownian import check_interval
 from sdekit.errors import InterfaceError, OptionError, SolverMismatchError
 from sdekit.geometric import GeometricBrownianMotion
 from sdekit.model import Model
@@ -19,7 +21,7 @@ from sdekit.shapes import finite_number
 from sdekit.solvers.base import PlanSolver, Solver, Stepper
 from sdekit.times import check_count, check_times
 
-__all__ = ["Problem", "prepare"]
+__all__ = ["Problem", "path_clock", "prepare"]
 
 _GENEROUS = 1000
 
@@ -86,6 +88,30 @@ def prepare(
             fix="Use fewer steps or raise max_nfe.",
         )
     return replace(problem, max_nfe=max_nfe)
+
+
+def path_clock(problem: Problem) -> Sequence[float]:
+    """The time of the Brownian path at each grid point, for noise="path": the plan's clock, or t for a stepper.
+
+    Raises:
+        SolverMismatchError: for a plan whose noise is not what a path gives.
+        OptionError: for steps that the path does not resolve.
+    """
+    plan = problem.plan
+    if plan is None:
+        clock, drawn = problem.times, [(n, 0) for n in range(len(problem.times) - 1)]
+    elif plan.clock is not None and all(stream in (0, 1) for _, stream in plan.noises()):
+        clock, drawn = plan.clock, list(plan.noises())
+    else:
+        raise SolverMismatchError(
+            "noise",
+            got=f"'path' with {plan.solver}",
+            expected="a solver whose noise is the increment of a Brownian path over each step",
+            fix="Use noise='step'; or euler_maruyama, ddpm, dpmpp_2m_sde or exp_sra at a constant stochasticity.",
+        )
+    for step, _ in drawn:
+        check_interval(clock[step], clock[step + 1])
+    return clock
 
 
 def _as_affine(dynamics: Any) -> tuple[AffineSDE, Model, Stochasticity | None] | None:
@@ -174,6 +200,8 @@ def _stepper_problem(dynamics: Any, grid: list[float], method: Solver) -> Proble
 
 
 def _solves_sde(dynamics: SDE, method: Any) -> bool:
+    if method.needs == "additive":
+        return dynamics.additive
     # Ito and Stratonovich agree where the diffusion ignores the state.
     return method.needs != "ode" and (dynamics.additive or dynamics.sde_type == getattr(method, "calculus", "ito"))
 

@@ -104,7 +104,8 @@ def sample(
     if options.get("noise") == "plain":
         # One source for all chunks: a new one for each would give every chunk the same noise.
         options = {**options, "noise": PlainNoise(key)}
-    keyed = sample_ids is not None or options.get("noise", "step") == "step"
+    noise = options.get("noise", "step")
+    keyed = sample_ids is not None or (isinstance(noise, str) and noise in ("step", "path"))
     std = float(model.process.sigma(times[0]))
     pieces = []
     with torch.set_grad_enabled(grad):

@@ -18,7 +18,7 @@ from sdekit.monitor import Monitor
 from sdekit.noise import NoiseSource, make_noise
 from sdekit.plan import Plan
 from sdekit.plan.coefficients import check_fits
-from sdekit.problem import Problem, prepare
+from sdekit.problem import Problem, path_clock, prepare
 from sdekit.progress import progress_bar
 from sdekit.sde import ODE, SDE
 from sdekit.seeds import resolve_seed
@@ -64,8 +64,8 @@ def solve(
         solver: a registered name, a solver object or a Plan.
         steps: the number of steps between two ends, on the process's default grid, or equal steps in t.
         seed: an int, a torch.Generator, or None, which draws one integer from torch's generator and records it.
-        noise: "step", keyed by (seed, sample id, step); "plain", torch's generator; or an object with
-            fill(out, step, stream).
+        noise: "step", keyed by (seed, sample id, step); "path", one Brownian path per (seed, sample id) for any grid;
+            "plain", torch's generator; or an object with fill(out, step, stream).
         sample_ids: (B,) integers that key each sample's noise; default 0..B-1.
         rtol, atol: for adaptive solvers; an error with fixed steps.
         max_nfe: refuse to start where more model calls would be made.
@@ -95,11 +95,12 @@ def solve(
         for coefficient in compile_plan(problem.plan, problem.model).shaped:
             check_fits(coefficient, tuple(x.shape[1:]))
     _check_noise(noise, seed, sample_ids, x)
+    clock = path_clock(problem) if noise == "path" and problem.stochastic else problem.times
     # Only named noise is keyed; a deterministic solve and a noise object leave torch's generator alone.
     key = resolve_seed(seed) if problem.stochastic and isinstance(noise, str) else None
 
     def run(level: str, first: bool) -> tuple[Run, Monitor]:
-        source = make_noise(noise, key or 0, sample_ids, len(x), x.device) if problem.stochastic else None
+        source = make_noise(noise, key or 0, sample_ids, len(x), x.device, clock) if problem.stochastic else None
         monitor = Monitor(x, level, on_failure == "mask")
         monitor.state(x, 0, problem.times[0], "x")
         told = callback if first else None
@@ -133,11 +134,11 @@ def _check_noise(noise: Any, seed: Any, sample_ids: Any, x: Tensor) -> None:
     if seed is not None and not isinstance(seed, torch.Generator):
         resolve_seed(seed)
     make_noise(noise, 0, sample_ids, len(x), x.device)
-    if sample_ids is not None and noise != "step":
+    if sample_ids is not None and not (isinstance(noise, str) and noise in ("step", "path")):
         raise OptionError(
             "sample_ids",
             got=f"ids beside noise={noise!r}" if isinstance(noise, str) else "ids beside a noise object",
-            expected="noise='step', the one that is keyed by them",
+            expected="noise='step' or 'path', which are keyed by them",
             fix="Leave sample_ids out, or use noise='step'.",
         )
 

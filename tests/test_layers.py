@@ -28,7 +28,7 @@ PLACES = {
         *("sdekit.calculus", "sdekit.geometric"),
         *("sdekit.model", "sdekit.parameterisation", "sdekit.guidance"),
     ),
-    2: ("sdekit.grids", "sdekit.noise", "sdekit.targets"),
+    2: ("sdekit.grids", "sdekit.brownian", "sdekit.noise", "sdekit.targets"),
     3: ("sdekit.plan",),
     4: ("sdekit.solvers",),
     5: ("sdekit.execute", "sdekit.integrate", "sdekit.control", "sdekit.monitor", "sdekit.solution"),

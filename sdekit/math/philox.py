@@ -30,11 +30,13 @@ from sdekit.errors import InterfaceError, OptionError, ShapeError
 
 __all__ = [
     "MAX_STEP",
+    "PATH_STREAM",
     "PRIOR_STREAM",
     "SIMULATE_STREAM",
     "check_sample_ids",
     "check_seed",
     "fill_normals",
+    "fill_path_normals",
     "normals",
     "philox",
 ]
@@ -43,6 +45,8 @@ PRIOR_STREAM = 128
 """The stream of draws from a prior. Solvers' steps use the streams below it."""
 SIMULATE_STREAM = 129
 """The stream of exact simulation of a process, apart from solvers so that neither sees the other's noise."""
+PATH_STREAM = 192
+"""The first of the streams 192 to 251, whose steps together number the nodes of a Brownian path."""
 MAX_STREAM = 255
 MAX_STEP = 2**24 - 1
 """The last step that a stream can be asked for."""
@@ -209,6 +213,22 @@ def fill_normals(out: Tensor, seed: int, sample_ids: Tensor, step: int, *, strea
     out's device. Nothing is read from a device. Raises OptionError for a step or stream out of range.
     """
     step, stream = _integer("step", step, MAX_STEP), _integer("stream", stream, MAX_STREAM)
+    return _fill(out, seed, sample_ids, step + (stream << 24))
+
+
+def fill_path_normals(out: Tensor, seed: int, sample_ids: Tensor, nodes: Tensor) -> Tensor:
+    """Overwrite `out` (B, size) with standard normals: row i is keyed by (seed, sample_ids[i], nodes[i]).
+
+    What `sdekit.brownian` builds its paths of. Apart from those of `normals` with a stream below PATH_STREAM.
+
+    Args:
+        sample_ids, nodes: (B,) int64 on out's device, already checked: ids non-negative, nodes in [0, 2^30 - 2^26).
+    """
+    return _fill(out, seed, sample_ids, nodes[:, None] + (PATH_STREAM << 24))
+
+
+def _fill(out: Tensor, seed: int, sample_ids: Tensor, tag: int | Tensor) -> Tensor:
+    """Normals for each row, with c3 = tag: one for all rows, or (B, 1)."""
     batch, size = out.shape
     if not batch or not size:
         return out
@@ -218,11 +238,12 @@ def fill_normals(out: Tensor, seed: int, sample_ids: Tensor, step: int, *, strea
     keys = _round_keys(seed, out.device)
     for row in range(0, batch, rows):
         ids = sample_ids[row : row + rows, None]
+        c3 = tag if isinstance(tag, int) else tag[row : row + rows]
         for column in range(0, blocks, columns):
             index = torch.arange(column, min(column + columns, blocks), device=out.device)[None, :]
             shape = (5, 2, len(ids), index.shape[1])
             piece = work[: math.prod(shape)].view(shape)
-            _fill_words(piece, index, ids, step + (stream << 24), seed, keys)
+            _fill_words(piece, index, ids, c3, seed, keys)
             values = _box_muller(piece, pairs=1 if size <= 2 else 2)
             target = out[row : row + rows, 4 * column : 4 * (column + columns)]
             target.copy_(values[:, : target.shape[1]])
@@ -247,7 +268,9 @@ def _round_keys(seed: int, device: torch.device) -> tuple[Tensor, ...]:
     return torch.tensor(words, device=device)[:, :, None, None].unbind()
 
 
-def _fill_words(work: Tensor, index: Tensor, ids: Tensor, tag: int, seed: int, keys: tuple[Tensor, ...]) -> None:
+def _fill_words(
+    work: Tensor, index: Tensor, ids: Tensor, tag: int | Tensor, seed: int, keys: tuple[Tensor, ...]
+) -> None:
     """Philox for the blocks `index` (1, n) of the samples `ids` (r, 1) and c3 = tag, in place.
 
     work: (5, 2, r, n). Leaves words 0 and 2 in work[0], words 1 and 3 with wrong bits above the lowest 32 in work[1].

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
@@ -111,16 +112,9 @@ class PlanSolver(Solver, ABC):
                 expected="decreasing times for a reverse SDE",
                 fix="Reverse the grid, or use stochasticity 0.",
             )
-        (a0, s0), (a1, s1) = ((v.alpha, v.sigma) for v in process.levels([grid[0], grid[-1]]))
-        return Plan(
-            solver=self.label,
-            times=tuple(grid),
-            rows=tuple(self.rows(process, grid, tau)),
-            start=(a0, s0),
-            end=(a1, s1),
-            process=repr(process),
-            clock=self.noise_clock(process, grid, tau) if tau != 0 else None,
-        )
+        # Our own solvers are values, and a plan follows from values; a user's solver may read anything.
+        own = type(self).__module__.startswith(f"{__package__}.") and isinstance(tau, float)
+        return (_remembered if own else _make_plan)(self, process, repr(process), tuple(grid), tau)
 
     def resolve_stochasticity(self, asked: Stochasticity | None) -> Stochasticity:
         """The stochasticity to plan with: the one asked for, checked against the one that the name implies."""
@@ -141,10 +135,36 @@ class PlanSolver(Solver, ABC):
         return asked
 
 
+def _make_plan(
+    solver: PlanSolver, process: AffineSDE, described: str, grid: tuple[float, ...], tau: Stochasticity
+) -> Plan:
+    (a0, s0), (a1, s1) = ((v.alpha, v.sigma) for v in process.levels([grid[0], grid[-1]]))
+    return Plan(
+        solver=solver.label,
+        times=grid,
+        rows=tuple(solver.rows(process, list(grid), tau)),
+        start=(a0, s0),
+        end=(a1, s1),
+        process=described,
+        clock=solver.noise_clock(process, list(grid), tau) if tau != 0 else None,
+    )
+
+
+_remembered = lru_cache(maxsize=32)(_make_plan)
+"""Sampling again on the same grid costs no planning, and a plan that is the same object is compiled once."""
+
+
 class Increments(NamedTuple):
-    """Brownian increments over one step: W = W(t1) - W(t0), the shape of x or (B, m) for general noise."""
+    """Brownian increments over one step of length h = |t1 - t0|, the shape of x or (B, m) for general noise.
+
+    Attributes:
+        W: B(t1) - B(t0).
+        H: the space-time Levy area, the mean of B - B(t0) over the step less W / 2: of variance h / 12, independent of
+            W. None where the stepper does not declare `uses_area`.
+    """
 
     W: Tensor
+    H: Tensor | None = None
 
 
 class StepResult(NamedTuple):
@@ -159,7 +179,10 @@ class Stepper(Solver, ABC):
     """A one-step method for dynamics given by drift and diffusion."""
 
     needs: ClassVar[str] = "sde"
-    """"ode" for methods that solve dx/dt = drift only."""
+    """"ode" for methods that solve dx/dt = drift only, "additive" for those that need a diffusion without x."""
+
+    uses_area: ClassVar[bool] = False
+    """Whether steps use `increments.H`, which is drawn only then."""
 
     calls_per_step: int = 1
     """How many drift calls a step makes: what `max_nfe` is held against before the start."""
@@ -261,14 +284,14 @@ def _needs(solver: Solver) -> str:
     if isinstance(solver, PlanSolver):
         kinds.append("an affine process")
     if isinstance(solver, Stepper):
-        kinds.append("any ODE" if solver.needs == "ode" else "any SDE")
+        kinds.append({"ode": "any ODE", "additive": "any SDE with additive noise"}.get(solver.needs, "any SDE"))
     return " or ".join(kinds)
 
 
 def _measure(solver: Solver) -> tuple[int, bool]:
     """Calls of an interior step and whether noise is drawn, read off a small plan; 1 call for a bare stepper."""
     if not isinstance(solver, PlanSolver):
-        return getattr(solver, "calls_per_step", 1), getattr(solver, "needs", "sde") == "sde"
+        return getattr(solver, "calls_per_step", 1), getattr(solver, "needs", "sde") != "ode"
     from sdekit.processes import EDM
 
     fixed = solver.fixed_stochasticity

@@ -105,8 +105,8 @@ def _interface(trial: Trial) -> str:
     fixed = solver.fixed_stochasticity
     if not (fixed is None or (isinstance(fixed, (int, float)) and 0 <= fixed < float("inf"))):
         raise trial.broken(f"fixed_stochasticity = {fixed!r}", "None or a number >= 0", "Set one of them.")
-    if isinstance(solver, Stepper) and solver.needs not in ("ode", "sde"):
-        raise trial.broken(f"needs = {solver.needs!r}", "'ode' or 'sde'", "Set one of them.")
+    if isinstance(solver, Stepper) and solver.needs not in ("ode", "sde", "additive"):
+        raise trial.broken(f"needs = {solver.needs!r}", "'ode', 'sde' or 'additive'", "Set one of them.")
     return "declarations of the right kinds"
 
 

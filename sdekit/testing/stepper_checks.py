@@ -28,7 +28,7 @@ def input_untouched(trial: Trial) -> str:
     for dynamics in _problems(trial):
         for t0, t1 in ((1.0, 0.8), (0.1, 0.4)):
             x, w = sample_state(), 0.1 * sample_state()
-            increments = Increments(w) if isinstance(dynamics, SDE) else None
+            increments = Increments(w, w / 4) if isinstance(dynamics, SDE) else None
             versions = x._version, w._version
             new = _step(trial, dynamics, t0, t1, x, increments)
             if (x._version, w._version) != versions:
@@ -80,13 +80,14 @@ def increments(trial: Trial) -> str:
     if trial.solver.needs == "ode":
         return "takes no noise"
     x, w = sample_state(), 0.3 * sample_state().flip(0)
-    moved = _step(trial, BentSDE(0.7, moving=False), 1.0, 0.8, x, Increments(w))
+    both = Increments(w, 0.1 * sample_state().flip(1))
+    moved = _step(trial, BentSDE(0.7, moving=False), 1.0, 0.8, x, both)
     error = float((moved - x - 0.7 * w).abs().max())
     if not error <= 1e-13:
         raise trial.broken(
             f"a step off by {error:.1e}", "x + g W where there is no drift", "Use each increment once, unscaled."
         )
-    quiet = _step(trial, BentSDE(0.0), 1.0, 0.8, x, Increments(w))
+    quiet = _step(trial, BentSDE(0.0), 1.0, 0.8, x, both)
     plain = _step(trial, BentODE(), 1.0, 0.8, x, None)
     error = float((quiet - plain).abs().max())
     if not error <= 1e-13:

@@ -1,0 +1,398 @@
+"""One Brownian path: exact laws, merges, order of queries, direction, batches, and what is refused.
+
+The law of a path is exact where the weights of its normals have the covariance of B and its integral: that is computed.
+That the normals are those of the right nodes is seen through 8 coordinates of 800 samples. Bridges that are wrong in
+one weight or in one node, and noise drawn anew, are the mutants that these tests must reject.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sdekit
+from sdekit import brownian
+from sdekit.brownian import LEVELS, BrownianPath
+from sdekit.errors import OptionError
+from sdekit.noise import PathNoise, StepNoise, make_noise
+
+POINTS = [-2.9, -0.31, -1e-3, 0.0, 1e-30, 0.2, 0.31, 0.33, 0.5, 0.5001, 0.7, 1.0, 1.3, 300.0]
+COUNT = 6400  # normals seen in each statistic
+NOISE = 5 / math.sqrt(COUNT)
+
+
+def path(seed=3, batch=800, size=8):
+    return BrownianPath(seed, torch.arange(batch), size)
+
+
+def standardised(p, points):
+    """The normals of each interval between consecutive points, W and H in turn: (2 (n - 1), COUNT)."""
+    return torch.cat([torch.stack(p.normals(s, t)).reshape(2, -1) for s, t in itertools.pairwise(points)])
+
+
+def merged(s, u, t, first, second):
+    """Chen's relation."""
+    (w1, h1), (w2, h2), a, b = first, second, u - s, t - u
+    return w1 + w2, (a * h1 + b * h2) / (t - s) + (b * w1 - a * w2) / (2 * (t - s))
+
+
+# --- law ---
+
+
+def deviations(z):
+    """How far means are from 0 and covariances from those of independent normals, in units of their noise."""
+    covariance = z @ z.T / z.shape[1]
+    off = covariance - torch.eye(len(z), dtype=z.dtype)
+    return max(float(z.mean(1).abs().max()), float(off.abs().max()) / math.sqrt(2)) / NOISE
+
+
+def test_increments_and_areas_of_disjoint_intervals_are_independent_normals():
+    z = standardised(path(), POINTS)
+    assert deviations(z) < 1
+    sorted_z = z.sort(1).values
+    uniform = 0.5 * (1 + torch.erf(sorted_z / math.sqrt(2)))
+    ranks = (torch.arange(COUNT, dtype=torch.float64) + 0.5) / COUNT
+    assert float((uniform - ranks).abs().max()) * math.sqrt(COUNT) < 2.2  # Kolmogorov: 1e-4 for one of them
+
+
+def test_increments_and_areas_from_zero_have_the_covariance_of_integrals():
+    """Cov(B_s, B_t) = min(s, t), and B with its running mean, for points in one octave and in several."""
+    p, times = path(5), [0.26, 0.4, 0.49999, 0.9, 1.7]
+    values = []
+    for t in times:
+        w, h = p.increment(0.0, t)
+        values += [w.reshape(-1), (h + w / 2).reshape(-1) * t]
+    z = torch.stack(values)
+
+    def exact(i, j):  # of B_s or its integral with B_t or its integral
+        (s, a), (t, b) = sorted([(times[i // 2], i % 2), (times[j // 2], j % 2)])
+        if (a, b) == (0, 0):
+            return s
+        if (a, b) == (1, 0):
+            return s * s / 2
+        return s * t - s * s / 2 if (a, b) == (0, 1) else s * s * t / 2 - s**3 / 6
+
+    expected = torch.tensor([[exact(i, j) for j in range(len(z))] for i in range(len(z))], dtype=torch.float64)
+    scale = expected.diagonal().sqrt()
+    difference = (z @ z.T / COUNT - expected) / (scale[:, None] * scale)
+    assert float(difference.abs().max()) < math.sqrt(2) * NOISE
+
+
+def covariance(x, y):
+    """Of (B, its integral) at place x <= y of a unit cell with those at y."""
+    return np.array([[x, x * y - x**2 / 2], [x**2 / 2, x**2 * y / 2 - x**3 / 6]])
+
+
+def error_of_weights(places):
+    """The largest difference of a covariance that the weights give from the exact one."""
+    points = [(x, *brownian._to_point(127, x, 0)) for x in sorted(places)]
+    worst = 0.0
+    for (x, nodes, weights), (y, others, more) in itertools.combinations_with_replacement(points, 2):
+        shared = [(i, others.index(node)) for i, node in enumerate(nodes) if node in others]
+        found = sum(np.outer(weights[i, z], more[j, z]) for i, j in shared for z in (0, 1))
+        worst = max(worst, float(np.abs(found - covariance(x, y)).max()))
+    return worst
+
+
+PLACES = [0.1, 0.25, 0.3, 0.5, 0.75, 0.75 + 1e-5, 0.9, 2.0**-19, 2.0**-21, 1 - 2.0**-22]
+
+
+@given(st.lists(st.floats(1e-9, 1 - 1e-9), min_size=2, max_size=4))
+def test_weights_give_the_exact_law(places):
+    leaves = {math.floor(x * 2**LEVELS) for x in places}
+    if len(leaves) == len(places):
+        assert error_of_weights(places) < 1e-14
+
+
+def test_weights_give_the_exact_law_at_chosen_places():
+    assert error_of_weights(PLACES) < 1e-14
+    close = [0.5 + k / 2**LEVELS for k in (0, 0.3, 1.3, 2.6, 3, 4.5)]
+    assert error_of_weights(close) < 1e-14
+
+
+def altered(name, change):
+    """A function of the module whose result is changed."""
+
+    def mutate(monkeypatch):
+        right = getattr(brownian, name)
+        monkeypatch.setattr(brownian, name, lambda *args: change(right(*args)))
+
+    return mutate
+
+
+MUTANTS = {
+    "a bridge that forgets the area": altered("_halving", lambda w: w * np.array([[0.0], [1.0]])),
+    "a sign of the second half": altered("_halving", lambda w: w * np.array([[-1.0, 1.0], [1.0, 1.0]])),
+    "splits too wide": altered("_splitting", lambda w: w * 1.01),
+    "nodes of another tree": altered("_to_point", lambda p: ([n ^ (1 << 21) for n in p[0][:1]] + p[0][1:], p[1])),
+}
+
+
+@pytest.mark.parametrize("mutant", list(MUTANTS)[:3])
+def test_the_exact_law_rejects_wrong_weights(mutant, monkeypatch):
+    MUTANTS[mutant](monkeypatch)
+    close = [0.5 + k / 2**LEVELS for k in (0.3, 1.3)]
+    assert max(error_of_weights(PLACES), 2.0**LEVELS * error_of_weights(close)) > 1e-3
+
+
+@pytest.mark.parametrize("mutant", list(MUTANTS)[:4:3])
+def test_the_drawn_law_rejects_a_wrong_bridge(mutant, monkeypatch):
+    MUTANTS[mutant](monkeypatch)
+    assert deviations(standardised(path(), POINTS)) > 2
+
+
+# --- one path ---
+
+
+@pytest.mark.parametrize(
+    "s, u, t",
+    [
+        (0.3, 0.4, 0.7),
+        (0.5, 0.75, 1.0),
+        (0.01, 0.4, 700.0),
+        (0.0, 0.4, 0.7),
+        (-1.0, 0.4, 0.7),
+        (-1.0, -0.3, 0.7),
+        (-2.0, 0.0, 3.0),
+        (-5.0, -0.3, -0.2),
+        (0.3, 0.3001, 0.3002),
+        (1e-35, 1e-9, 5.0),
+        (1e20, 2e20, 9e27),
+        (1000.0, 1000.5, 1001.0),
+    ],
+)
+def test_increments_merge(s, u, t):
+    p = path(batch=50)
+    w, h = p.increment(s, t)
+    w2, h2 = merged(s, u, t, p.increment(s, u), p.increment(u, t))
+    scale = math.sqrt(t - s)
+    assert float((w - w2).abs().max()) < 1e-12 * scale
+    assert float((h - h2).abs().max()) < 1e-12 * scale
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=3, max_size=3, unique=True), st.booleans())
+def test_increments_merge_anywhere(times, mirrored):
+    s, u, t = sorted(-v if mirrored else v for v in times)
+    scale = max(abs(s), abs(t))
+    if min(u - s, t - u) < scale * 2.0 ** (1 - LEVELS):
+        return
+    p = path(batch=3, size=2)
+    whole, parts = p.increment(s, t), merged(s, u, t, p.increment(s, u), p.increment(u, t))
+    # B and its integral are held relative to the start of an octave.
+    bound = 1e-13 * math.sqrt(t - s) * max(1.0, (scale / (t - s)) ** 1.5, (scale / min(u - s, t - u)) ** 0.5)
+    assert all(float((a - b).abs().max()) < bound for a, b in zip(whole, parts, strict=True))
+
+
+def test_the_merge_rejects_noise_drawn_anew():
+    noise = [StepNoise(1, torch.arange(50)).fill(torch.zeros(50, 8, dtype=torch.float64), k) for k in range(3)]
+    w, _ = merged(0, 1, 2, (noise[0], noise[0]), (noise[1], noise[1]))
+    assert float((w - math.sqrt(2) * noise[2]).abs().max()) > 1
+
+
+def test_the_order_of_queries_does_not_matter():
+    intervals = [(s, t) for s, t in itertools.permutations(POINTS, 2) if s != t]
+    first, again = path(batch=4), path(batch=4)
+    expected = {pair: torch.stack(first.normals(*pair)) for pair in intervals}
+    order = torch.randperm(len(intervals), generator=torch.Generator().manual_seed(0)).tolist()
+    for k in order:
+        assert torch.equal(torch.stack(again.normals(*intervals[k])), expected[intervals[k]])
+        fresh = path(batch=4)
+        assert k % 10 or torch.equal(torch.stack(fresh.normals(*intervals[k])), expected[intervals[k]])
+
+
+@pytest.mark.parametrize("s, t", [(0.3, 0.7), (-0.3, 0.7), (-3.0, -0.2)])
+def test_backwards_w_changes_sign_and_h_does_not(s, t):
+    p = path(batch=5)
+    (w, h), (back, area) = p.increment(s, t), p.increment(t, s)
+    assert torch.equal(back, -w) and torch.equal(area, h)
+    # H from its definition, backwards: the mean of B - B(t) along the way, less W / 2, over a fine grid.
+    n = 100
+    grid = [t + (s - t) * k / n for k in range(n + 1)]
+    values = [torch.zeros_like(w)] + [p.increment(t, v)[0] for v in grid[1:]]
+    mean = sum(0.5 * (a + b) for a, b in itertools.pairwise(values)) / n
+    assert float((mean - back / 2 - h).abs().max()) < 4 * math.sqrt(abs(t - s) / 12) / n
+
+
+def test_rows_of_a_batch_ignore_each_other():
+    ids = torch.randperm(500, generator=torch.Generator().manual_seed(0))[:37]
+    whole = torch.stack(BrownianPath(1, ids, 5).normals(0.2, 1.7))
+    for size in (1, 2, 8, 36):
+        parts = [torch.stack(BrownianPath(1, chunk, 5).normals(0.2, 1.7)) for chunk in ids.split(size)]
+        assert torch.equal(torch.cat(parts, 1), whole)
+    wide = torch.stack(BrownianPath(1, ids, 4000).normals(0.2, 1.7))
+    assert torch.equal(wide[..., :5], whole)
+
+
+def test_seeds_and_ids_are_other_paths():
+    a = torch.stack(path(1, 10).normals(0.2, 0.7))
+    assert not bool((a == torch.stack(path(2, 10).normals(0.2, 0.7))).any())
+    assert len({float(v) for v in a.flatten()}) == a.numel()
+    repeated = torch.stack(BrownianPath(1, torch.tensor([4, 4]), 3).normals(0.2, 0.7))
+    assert torch.equal(repeated[:, 0], repeated[:, 1])
+
+
+def test_nodes_have_numbers_of_their_own():
+    """Below 2^30 - 2^26, so that streams 252 to 255 of the generator stay free."""
+    last = brownian._cell(math.nextafter(brownian.LARGEST, 0))[0]
+    highest = brownian._number(last, 1, 2 ** (LEVELS + 1) - 1)
+    assert highest < 2**30 - 2**26
+    chosen = [(c, s, h) for c in (0, 1, 127, last) for s in (0, 1) for h in (0, 1, 2, 2**LEVELS, 2 ** (LEVELS + 1) - 1)]
+    assert len({brownian._number(*node) for node in chosen}) == len(chosen)
+
+
+@pytest.mark.parametrize(
+    "time", [0.0, 5e-324, 2.0**-127, 0.1, 0.5, 0.75, 1.0, math.pi, 1e9, math.nextafter(2.0**96, 0)]
+)
+def test_cells(time):
+    cell, start, place = brownian._cell(time)
+    assert 0 <= place < 1 and start + place * brownian._width(cell) == time
+    assert cell == 0 or start == brownian._start(cell) == brownian._start(cell - 1) + brownian._width(cell - 1)
+
+
+@pytest.mark.parametrize(
+    "s, t, match",
+    [
+        (0.1, math.inf, "between"),
+        (math.nan, 0.1, "between"),
+        (0.1, 2.0**96, "between"),
+        (-(2.0**100), 0.1, "between"),
+        (0.3, 0.3, "farther apart"),
+        (0.3, 0.3 + 1e-9, "farther apart"),
+        (-0.3, -0.3 - 1e-9, "farther apart"),
+    ],
+)
+def test_what_a_path_cannot_answer_is_refused(s, t, match):
+    for pair in ((s, t), (t, s)):
+        with pytest.raises(OptionError, match=match):
+            path(batch=2).increment(*pair)
+
+
+def test_nothing_to_draw():
+    assert torch.stack(path(batch=0).normals(0.1, 0.2)).shape == (2, 0, 8)
+    assert torch.stack(path(batch=3, size=0).normals(0.1, 0.2)).shape == (2, 3, 0)
+
+
+# --- as the noise of a solve ---
+
+
+def model():
+    return sdekit.targets.ring().under(sdekit.VP())
+
+
+def start(batch=6):
+    return torch.linspace(-1, 1, 2 * batch, dtype=torch.float64).reshape(batch, 2)
+
+
+def test_streams_are_the_increment_and_the_area():
+    noise = make_noise("path", 7, None, 3, "cpu", [0.9, 0.4, 0.1])
+    w, n = BrownianPath(7, torch.arange(3), 4).normals(0.4, 0.1)
+    for stream, expected in ((0, w), (1, n)):
+        for dtype in (torch.float64, torch.float32, torch.bfloat16):
+            out = torch.zeros(3, 2, 2, dtype=dtype)
+            assert noise.fill(out, 1, stream) is out
+            assert torch.equal(out, expected.reshape(3, 2, 2).to(dtype))
+    wide = torch.zeros(3, 4, 2)
+    noise.fill(wide[..., 0], 1, 0)
+    assert torch.equal(wide[..., 0], w.float()) and not wide[..., 1].any()
+    assert repr(noise) == "PathNoise(seed=7, 3 sample ids, 3 clock values)"
+
+
+@pytest.mark.parametrize("step, stream", [(2, 0), (-1, 0), (0, 2), (0, -1)])
+def test_other_steps_and_streams_are_refused(step, stream):
+    with pytest.raises(OptionError, match="step, stream"):
+        PathNoise(1, torch.arange(2), [0.9, 0.4, 0.1]).fill(torch.zeros(2, 3), step, stream)
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "dpmpp_2m_sde"])
+def test_fine_and_coarse_grids_see_one_path(solver):
+    """Where the data prediction is constant the exact solution is linear in the path, for any grid."""
+    process = sdekit.VP()
+    constant = sdekit.Model(lambda x, t: torch.full_like(x, 0.3), process, "data")
+    times = process.time_at(torch.linspace(-2, 2, 65, dtype=torch.float64))
+    ends = [sdekit.solve(constant, start(), times[::k], solver, seed=5, noise="path").x for k in (1, 4, 16)]
+    fresh = [sdekit.solve(constant, start(), times[::k], solver, seed=5).x for k in (1, 4, 16)]
+    differences = [float((x - ends[0]).abs().max()) for x in ends[1:]]
+    assert max(differences) < 1e-12 < 0.1 < float((fresh[1] - fresh[0]).abs().max())
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+def test_brownian_motion_itself_is_the_path(up):
+    """dx = dW by a stepper: the end is B(t1) - B(t0) for any grid, in either direction."""
+    motion = sdekit.make_sde(lambda t, x: torch.zeros_like(x), lambda t, x: torch.ones_like(x), additive=True)
+    ends = (-0.5, 2.0) if up else (2.0, -0.5)
+    exact = BrownianPath(5, torch.arange(6), 2).increment(*ends)[0]
+    for steps in (1, 7, 50):
+        found = sdekit.solve(
+            motion, torch.zeros(6, 2).double(), ends, "euler_maruyama", steps=steps, seed=5, noise="path"
+        )
+        torch.testing.assert_close(found.x, exact, rtol=0, atol=1e-13)
+
+
+def test_both_routes_see_one_path():
+    process = sdekit.VP()
+    reverse: Any = process.reverse(model(), 1.0)
+    times = torch.linspace(0.9, 0.1, 21, dtype=torch.float64)
+    bare = sdekit.make_sde(reverse.drift, reverse.diffusion, "scalar", additive=True)
+    a, b = (sdekit.solve(d, start(), times, "euler_maruyama", seed=3, noise="path") for d in (reverse, bare))
+    assert (a.route, b.route) == ("plan", "step")
+    torch.testing.assert_close(a.x, b.x, rtol=1e-12, atol=1e-12)
+    assert a.provenance["noise"] == b.provenance["noise"] == "path" and a.provenance["seed"] == 3
+
+
+def test_samples_are_keyed_by_their_ids():
+    def draw(ids, **options):
+        return sdekit.sample(
+            model(),
+            (len(ids), 2),
+            "dpmpp_2m_sde",
+            6,
+            seed=4,
+            sample_ids=ids,
+            noise="path",
+            dtype=torch.float64,
+            **options,
+        )
+
+    ids = torch.tensor([5, 0, 9, 2, 7])
+    whole = draw(ids)
+    assert torch.equal(draw(ids, batch_size=2), whole)
+    assert torch.equal(draw(ids.flip(0)), whole.flip(0))
+    assert not bool((sdekit.sample(model(), (5, 2), "dpmpp_2m_sde", 6, seed=4, dtype=torch.float64) == whole).any())
+
+
+def test_a_start_without_data_and_an_end_without_noise():
+    """From alpha = 0, where the clock is 0, to sigma = 0, where it is infinite and nothing is drawn."""
+    process = sdekit.RectifiedFlow()
+    end = sdekit.solve(
+        sdekit.targets.ring().under(process), start(), [1.0, 0.6, 0.2, 0.0], "ddpm", seed=1, noise="path"
+    )
+    assert bool(end.x.isfinite().all())
+
+
+@pytest.mark.parametrize("solver", [sdekit.solvers.get("edm_heun", churn=2.0), sdekit.solvers.get("ddim", eta=0.5)])
+def test_noise_that_is_no_increment_is_refused(solver):
+    calls = []
+    network = sdekit.Model(lambda x, t: calls.append(1) or x, sdekit.VP(), "data")
+    with pytest.raises(sdekit.errors.SolverMismatchError, match="noise"):
+        sdekit.solve(network, start(), [0.9, 0.5, 0.1], solver, seed=1, noise="path")
+    assert not calls
+
+
+def test_steps_below_the_resolution_are_refused_before_the_first_call():
+    calls = []
+    sde = sdekit.make_sde(lambda t, x: calls.append(1) or x, lambda t, x: torch.ones_like(x), additive=True)
+    with pytest.raises(OptionError, match="farther apart"):
+        sdekit.solve(sde, start(), [0.3, 0.5, 0.5 + 3e-8, 0.5 + 6e-8], "euler_maruyama", noise="path")
+    assert not calls
+
+
+def test_a_deterministic_solver_needs_no_path():
+    found = sdekit.solve(model(), start(), [0.9, 0.5, 0.1], "ddim", noise="path")
+    assert found.provenance["noise"] is None
