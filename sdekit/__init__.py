@@ -11,7 +11,7 @@ from sdekit.errors import SdekitError
 from sdekit.geometric import GeometricBrownianMotion
 from sdekit.model import Model
 from sdekit.plan import Plan
-from sdekit.processes import EDM, VE, VP, Heat, OrnsteinUhlenbeck, RectifiedFlow
+from sdekit.processes import EDM, VE, VP, DiscreteVP, Heat, OrnsteinUhlenbeck, RectifiedFlow, SubVP, VPCosine
 from sdekit.sample import sample
 from sdekit.sde import ODE, SDE, make_ode, make_sde
 from sdekit.solution import Solution
@@ -28,6 +28,7 @@ __all__ = [
     "VE",
     "VP",
     "AffineSDE",
+    "DiscreteVP",
     "GeometricBrownianMotion",
     "Heat",
     "Model",
@@ -36,6 +37,8 @@ __all__ = [
     "RectifiedFlow",
     "SdekitError",
     "Solution",
+    "SubVP",
+    "VPCosine",
     "__version__",
     "errors",
     "grids",

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.math.philox import PRIOR_STREAM, SIMULATE_STREAM, normals
-from sdekit.schedules import Schedule
+from sdekit.schedules import DerivedSchedule, Schedule
+from sdekit.schedules.derived import Coefficient
 from sdekit.sde import SDE
 from sdekit.seeds import resolve_seed
 from sdekit.shapes import as_float64, check_dtype, check_state, compute_dtype, expand_time, finite_number
@@ -47,17 +48,29 @@ class Level(NamedTuple):
         return self.sigma_rate - self.sigma * (self.alpha_rate / self.alpha)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, init=False)
 class AffineSDE(SDE):
     """dx = f(t) x dt + g(t) dW with independent noise in every coordinate; data at small t, noise at large t.
 
-    Drift and diffusion follow from the schedule and are final: other dynamics derive from `SDE`.
+    Either from f and g, from which everything else is derived by integrating from t_data on, or from a schedule that
+    knows its marginals in closed form. Drift and diffusion follow from them and are final: other dynamics derive from
+    `SDE`.
 
     Args:
-        schedule: log alpha, log sigma and their relatives; see `sdekit.schedules.Schedule`.
+        f, g: functions of a float64 tensor of any shape that return a float64 tensor of its shape, or a number.
+        schedule: log alpha, log sigma and their relatives instead; see `sdekit.schedules.Schedule`.
         t_min, t_max: the default ends of sampling.
-        domain: the closed interval in which times are accepted; may reach the singular ends sigma = 0 and alpha = 0.
-        default_grid: the name of a grid that is finite between t_max and t_min.
+        t_data: the time at which x is data, for f and g; 0 unless given.
+        domain: the closed interval in which times are accepted, by default from t_data (with a schedule: t_min) to
+            t_max; may reach the singular ends sigma = 0 and, with a schedule, alpha = 0.
+        default_grid: the name of a grid that is finite between t_max and t_min; for f and g "half_log_snr" unless
+            given, or "uniform" where t_min = t_data.
+
+    Raises:
+        InterfaceError: for f or g that are not functions of a tensor, or a schedule that is none.
+        ShapeError: for f or g that return another shape than that of t.
+        OptionError: for ends out of order, or f and g that cannot be integrated; see
+            `sdekit.schedules.DerivedSchedule`.
     """
 
     schedule: Schedule
@@ -80,19 +93,37 @@ class AffineSDE(SDE):
                     fix="Derive from sdekit.SDE instead.",
                 )
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.schedule, Schedule):
-            got = type(self.schedule).__name__
-            fix = "Use sdekit.VP() or another named process, or derive a schedule."
-            raise InterfaceError("schedule", got=got, expected="a sdekit.schedules.Schedule", fix=fix)
-        low, high = finite_number("t_min", self.t_min), finite_number("t_max", self.t_max)
-        if not self.domain[0] <= low < high <= self.domain[1]:
-            raise OptionError(
-                "t_min, t_max",
-                got=f"{low}, {high}",
-                expected=f"{self.domain[0]} <= t_min < t_max <= {self.domain[1]}",
-                fix="Swap or correct them.",
-            )
+    def __init__(
+        self,
+        f: Coefficient | None = None,
+        g: Coefficient | None = None,
+        *,
+        schedule: Schedule | None = None,
+        t_min: float,
+        t_max: float,
+        t_data: float | None = None,
+        domain: tuple[float, float] | None = None,
+        default_grid: str | None = None,
+    ) -> None:
+        low, high = finite_number("t_min", t_min), finite_number("t_max", t_max)
+        if schedule is None:
+            data = 0.0 if t_data is None else finite_number("t_data", t_data)
+            domain = (data, high) if domain is None else domain
+            _check_ends(low, high, domain, data)
+            schedule = DerivedSchedule(*_both(f, g), data, finite_number("domain", domain[1]))
+            default_grid = default_grid or ("half_log_snr" if low > data else "uniform")
+        else:
+            _require_schedule(schedule, f, g, t_data)
+            domain = (low, high) if domain is None else domain
+            _check_ends(low, high, domain)
+        values = (schedule, low, high, domain, default_grid or "uniform")
+        for name, value in zip(("schedule", "t_min", "t_max", "domain", "default_grid"), values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        ends = f"t_min={self.t_min!r}, t_max={self.t_max!r}"
+        start = "" if isinstance(self.schedule, DerivedSchedule) else "schedule="
+        return f"{type(self).__name__}({start}{self.schedule!r}, {ends})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AffineSDE) and (self.schedule, self.domain) == (other.schedule, other.domain)
@@ -255,6 +286,37 @@ class AffineSDE(SDE):
                 argument, got=_brief(t), expected=f"times in [{low}, {high}] for {self!r}", fix="Choose times inside."
             )
         return t
+
+
+def _check_ends(low: float, high: float, domain: tuple[float, float], data: float = -math.inf) -> None:
+    if data > low:
+        got = f"{data} with t_min, t_max = {low}, {high}"
+        fix = "Time runs from data up to noise: for data at large t, substitute t -> -t in f and g."
+        raise OptionError("t_data", got=got, expected="t_data <= t_min", fix=fix)
+    if not data <= domain[0] <= low < high <= domain[1]:
+        raise OptionError(
+            "t_min, t_max",
+            got=f"{low}, {high}",
+            expected=f"{domain[0]} <= t_min < t_max <= {domain[1]}",
+            fix="Swap or correct them.",
+        )
+
+
+def _both(f: Any, g: Any) -> tuple[Coefficient, Coefficient]:
+    if f is None or g is None:
+        got = "neither" if f is None and g is None else f"{'g' if f is None else 'f'} alone"
+        fix = "Pass both, or schedule=, or use a named process such as sdekit.VP()."
+        raise InterfaceError("f, g", got=got, expected="two functions of t", fix=fix)
+    return f, g
+
+
+def _require_schedule(schedule: Any, *others: Any) -> None:
+    if not isinstance(schedule, Schedule):
+        fix = "Use sdekit.VP() or another named process, or derive a schedule."
+        raise InterfaceError("schedule", got=type(schedule).__name__, expected="a sdekit.schedules.Schedule", fix=fix)
+    if any(other is not None for other in others):
+        got = "together with f, g or t_data"
+        raise OptionError("schedule", got=got, expected="one or the other", fix="A schedule knows f, g and its data.")
 
 
 def _brief(t: Tensor) -> str:

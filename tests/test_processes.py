@@ -11,15 +11,50 @@ import torch
 from torch import Tensor
 
 import sdekit
-from sdekit import EDM, SDE, VE, VP, AffineSDE, Heat, OrnsteinUhlenbeck, RectifiedFlow
+from sdekit import (
+    EDM,
+    SDE,
+    VE,
+    VP,
+    AffineSDE,
+    DiscreteVP,
+    Heat,
+    OrnsteinUhlenbeck,
+    RectifiedFlow,
+    SubVP,
+    VPCosine,
+)
 from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.math.philox import PRIOR_STREAM, SIMULATE_STREAM, normals
 
-PROCESSES = [VP(), VP(0.0, 12.0), VE(0.02, 30.0), EDM(), RectifiedFlow(), OrnsteinUhlenbeck(0.8, 1.1), Heat(1.7)]
+PROCESSES = [
+    VP(),
+    VP(0.0, 12.0),
+    VPCosine(),
+    VPCosine(0.0),
+    DiscreteVP((0.01, 0.02, 0.1, 0.5, 0.9)),
+    SubVP(),
+    VE(0.02, 30.0),
+    EDM(),
+    RectifiedFlow(),
+    OrnsteinUhlenbeck(0.8, 1.1),
+    Heat(1.7),
+]
 F64 = torch.float64
 
 
-@pytest.fixture(params=PROCESSES, ids=repr)
+def falling(t: Tensor) -> Tensor:
+    return -0.4 - 2 * t
+
+
+def rising(t: Tensor) -> Tensor:
+    return 0.5 + torch.sin(t)
+
+
+DERIVED = AffineSDE(falling, rising, t_min=1e-3, t_max=1.2)
+
+
+@pytest.fixture(params=[*PROCESSES, DERIVED], ids=repr)
 def process(request) -> AffineSDE:
     return request.param
 
@@ -127,6 +162,9 @@ def test_perturb_is_the_marginal_at_one_time_or_one_per_sample(process: AffineSD
 
 def test_perturb_at_the_exact_ends() -> None:
     x0, noise = torch.full((1, 2), 3.0), torch.full((1, 2), 7.0)
+    for p in (VPCosine(), VPCosine(0.0), SubVP(), DiscreteVP([0.1, 0.2]), DERIVED):
+        assert torch.equal(p.perturb(0.0, x0, noise), x0)
+    assert torch.equal(VPCosine().perturb(1.0, x0, noise), noise)
     flow = RectifiedFlow()
     assert torch.equal(flow.perturb(0.0, x0, noise), x0)
     assert torch.equal(flow.perturb(1.0, x0, noise), noise)
@@ -202,12 +240,16 @@ def test_the_default_ends_lie_in_the_domain_and_the_default_grid_is_finite(proce
 
 
 def test_equal_parameters_make_equal_processes(process: AffineSDE) -> None:
-    same = eval(repr(process), vars(sdekit))
+    if process is DERIVED:
+        same = AffineSDE(falling, rising, t_min=1e-3, t_max=1.2)
+        assert repr(same) == "AffineSDE(falling, rising, t_data=0.0, t_min=0.001, t_max=1.2)"
+    else:
+        same = eval(repr(process), vars(sdekit))
     assert same == process and hash(same) == hash(process) and repr(same) == repr(process)
     for other in (pickle.loads(pickle.dumps(process)), copy.deepcopy(process)):
         assert other == process and hash(other) == hash(process) and repr(other) == repr(process)
         assert torch.equal(other.half_log_snr(0.3), process.half_log_snr(0.3))
-    assert sum(p == process for p in PROCESSES) == 1
+    assert sum(p == process for p in [*PROCESSES, DERIVED]) == 1
     assert process != "a process"
     with pytest.raises(AttributeError):
         process.t_min = 0.5  # type: ignore[misc]
@@ -216,6 +258,36 @@ def test_equal_parameters_make_equal_processes(process: AffineSDE) -> None:
 def test_repr_shows_every_parameter() -> None:
     assert repr(VP()) == "VP(beta_min=0.1, beta_max=20.0)" and repr(EDM()) == "EDM()"
     assert repr(OrnsteinUhlenbeck(2.0, 3.0)) == "OrnsteinUhlenbeck(theta=2.0, sigma=3.0)"
+    assert repr(VPCosine()) == "VPCosine(s=0.008)" and repr(SubVP()) == "SubVP(beta_min=0.1, beta_max=20.0)"
+    assert repr(DiscreteVP([0.1, 0.2])) == "DiscreteVP(betas=(0.1, 0.2))"
+    assert repr(DiscreteVP([0.1] * 999 + [0.2])) == "DiscreteVP(betas=<1000 numbers from 0.1 to 0.2>)"
+    p = VP()
+    shown = repr(AffineSDE(schedule=p.schedule, t_min=0.1, t_max=1.0))
+    assert shown == "AffineSDE(schedule=VPSchedule(beta_min=0.1, beta_max=20.0), t_min=0.1, t_max=1.0)"
+
+
+def test_betas_come_as_a_list_a_tensor_or_an_array() -> None:
+    betas = [0.1, 0.25, 0.5]
+    p = DiscreteVP(betas)
+    assert p == DiscreteVP(tuple(betas)) == DiscreteVP(torch.tensor(betas, dtype=F64))
+    assert p == DiscreteVP(torch.tensor(betas, dtype=F64).numpy()) and p != DiscreteVP(betas[:2])
+    # Values are taken as they are in their precision.
+    assert DiscreteVP(torch.tensor(betas)) != p == DiscreteVP(torch.tensor(betas, dtype=F64).numpy())
+    assert (p.t_min, p.t_max, p.domain) == (1.0, 3.0, (0.0, 3.0))
+    assert torch.equal(p.timestep(torch.tensor([1.0, 3.0])), torch.tensor([0.0, 2.0]))
+    for bad, error in (([0.1], OptionError), ("abc", InterfaceError), (None, InterfaceError), (["0.1"], InterfaceError),
+                       (torch.ones(2, 2), OptionError), ([0.1, 1.5], OptionError)):  # fmt: skip
+        with pytest.raises(error, match="betas"):
+            DiscreteVP(bad)  # type: ignore[arg-type]
+
+
+def test_a_network_of_a_ddpm_is_called_with_its_timesteps() -> None:
+    seen = []
+    process = DiscreteVP(torch.linspace(1e-4, 0.02, 1000, dtype=F64))
+    model = sdekit.Model(lambda x, t: seen.append(t[0].item()) or 0 * x, process, time_map=process.timestep)
+    times = torch.tensor([1000.0, 500.0, 1.0], dtype=F64)
+    sdekit.sample(model, (2, 3), "ddim", grid=times, seed=0)
+    assert seen == [999.0, 499.0]
 
 
 def test_the_dynamics_of_an_affine_process_are_final() -> None:
@@ -260,5 +332,7 @@ def test_bad_times_states_and_shapes_are_named() -> None:
     for shape in ((), (-1, 2), (1.5,), (True,)):
         with pytest.raises(ShapeError, match="shape"):
             p.sample_prior(shape, seed=0)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="t_to"):
+        VPCosine().transition(0.5, 1.2)
     with pytest.raises(OptionError, match="t_min, t_max"):
         AffineSDE(schedule=p.schedule, t_min=0.5, t_max=0.2, domain=(0.0, 1.0), default_grid="uniform")

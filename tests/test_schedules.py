@@ -11,7 +11,18 @@ import torch
 from mpmath import mpf
 
 from sdekit.errors import InterfaceError, OptionError
-from sdekit.schedules import EDMSchedule, HeatSchedule, OUSchedule, RFSchedule, Schedule, VESchedule, VPSchedule
+from sdekit.schedules import (
+    CosineSchedule,
+    DiscreteVPSchedule,
+    EDMSchedule,
+    HeatSchedule,
+    OUSchedule,
+    RFSchedule,
+    Schedule,
+    SubVPSchedule,
+    VESchedule,
+    VPSchedule,
+)
 
 Marginal = Callable[[mpf], tuple[mpf, mpf]]
 
@@ -33,15 +44,48 @@ def ve(low: float, high: float) -> Marginal:
     return lambda t: (mpf(1), mpf(low) * (mpf(high) / mpf(low)) ** t)
 
 
+def sub_vp(low: float, high: float) -> Marginal:
+    def marginal(t: mpf) -> tuple[mpf, mpf]:
+        b = mpf(low) * t + (mpf(high) - mpf(low)) * t**2 / 2
+        return mpmath.exp(-b / 2), -mpmath.expm1(-b)
+
+    return marginal
+
+
+def cosine(offset: float) -> Marginal:
+    def marginal(t: mpf) -> tuple[mpf, mpf]:
+        angles = [mpmath.pi / 2 * (v + mpf(offset)) / (1 + mpf(offset)) for v in (t, mpf(0))]
+        alpha = mpmath.cos(angles[0]) / mpmath.cos(angles[1])
+        return alpha, mpmath.sqrt(1 - alpha**2)
+
+    return marginal
+
+
+BETAS = (0.001, 0.02, 0.3, 0.9, 0.95, 0.99, 0.999)
+
+
+def discrete(t: mpf) -> tuple[mpf, mpf]:
+    n = min(int(mpmath.floor(t)), len(BETAS) - 1)
+    logs = [mpmath.log(1 - mpf(beta)) for beta in BETAS]
+    log = mpmath.fsum(logs[:n]) + (t - n) * logs[n]
+    return mpmath.exp(log / 2), mpmath.sqrt(-mpmath.expm1(log))
+
+
 SMALL = [10.0**-k for k in range(12, 0, -1)]
 TO_ONE = [*SMALL, 0.3, 0.5, 0.7, 0.9, 0.999, 1 - 1e-9]
+NEXT_TO_ONE = [1 - 2.0**-k for k in (35, 45, 52)]
 CASES: dict[str, tuple[Schedule, Marginal, list[float]]] = {
     "vp": (VPSchedule(0.1, 20.0), vp(0.1, 20.0), [*TO_ONE, 1.0]),
     "vp-from-zero": (VPSchedule(0.0, 12.5), vp(0.0, 12.5), [*TO_ONE, 1.0]),
     "vp-constant": (VPSchedule(3.0, 3.0), vp(3.0, 3.0), [*TO_ONE, 1.0]),
+    "sub-vp": (SubVPSchedule(0.1, 20.0), sub_vp(0.1, 20.0), [*TO_ONE, 1.0]),
+    "sub-vp-from-zero": (SubVPSchedule(0.0, 12.5), sub_vp(0.0, 12.5), [*TO_ONE, 1.0]),
+    "cosine": (CosineSchedule(0.008), cosine(0.008), [*TO_ONE, *NEXT_TO_ONE]),
+    "cosine-plain": (CosineSchedule(0.0), cosine(0.0), [*TO_ONE, *NEXT_TO_ONE]),
+    "discrete": (DiscreteVPSchedule(BETAS), discrete, [*SMALL, 0.5, 1.5, 2.25, 3.7, 5.001, 6.999]),
     "ve": (VESchedule(0.01, 50.0), ve(0.01, 50.0), [*TO_ONE, 1.0]),
     "edm": (EDMSchedule(), lambda t: (mpf(1), t), [*SMALL, 0.5, 3.0, 80.0, 1e5]),
-    "rf": (RFSchedule(), lambda t: (1 - t, t), [*TO_ONE, *(1 - 2.0**-k for k in (35, 45, 52))]),
+    "rf": (RFSchedule(), lambda t: (1 - t, t), [*TO_ONE, *NEXT_TO_ONE]),
     "ou": (OUSchedule(1.3, 0.7), ou(1.3, 0.7), [*SMALL, 0.5, 1.0, 4.0, 20.0]),
     "heat": (HeatSchedule(2.5), lambda t: (mpf(1), mpf(2.5) * mpmath.sqrt(t)), [*SMALL, 0.5, 1.0, 30.0]),
 }
@@ -131,6 +175,19 @@ def inverse(name: str, lam: mpf) -> mpf:
         low, high = {"vp": (0.1, 20.0), "vp-from-zero": (0.0, 12.5), "vp-constant": (3.0, 3.0)}[name]
         b, slope = mpmath.log1p(rho2), mpf(high) - mpf(low)
         return b / mpf(low) if slope == 0 else (mpmath.sqrt(mpf(low) ** 2 + 2 * slope * b) - mpf(low)) / slope
+    if name.startswith("sub-vp"):
+        low, high = {"sub-vp": (0.1, 20.0), "sub-vp-from-zero": (0.0, 12.5)}[name]
+        b = 2 * mpmath.asinh(mpmath.sqrt(rho2) / 2)
+        return (mpmath.sqrt(mpf(low) ** 2 + 2 * (mpf(high) - mpf(low)) * b) - mpf(low)) / (mpf(high) - mpf(low))
+    if name.startswith("cosine"):
+        offset = mpf(0.008 if name == "cosine" else 0.0)
+        first = mpmath.pi / 2 * offset / (1 + offset)
+        angle = mpmath.acos(mpmath.cos(first) / mpmath.sqrt(1 + rho2))
+        return 2 / mpmath.pi * (1 + offset) * angle - offset
+    if name == "discrete":
+        left, sums = mpmath.log1p(rho2), [-mpmath.log(1 - mpf(beta)) for beta in BETAS]
+        n = next(n for n in range(len(sums)) if left <= mpmath.fsum(sums[: n + 1]))
+        return n + (left - mpmath.fsum(sums[:n])) / sums[n]
     if name == "ve":
         return mpmath.log(mpmath.sqrt(rho2) / mpf(0.01)) / mpmath.log(mpf(50.0) / mpf(0.01))
     if name == "edm":
@@ -177,6 +234,41 @@ def test_no_data_at_the_end_of_the_rectified_flow_exactly() -> None:
     assert schedule.alpha_rate(one) == -1 and schedule.sigma_rate(one) == 1
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.008])
+def test_no_data_at_the_end_of_the_cosine_exactly(offset: float) -> None:
+    one, schedule = torch.ones((), dtype=torch.float64), CosineSchedule(offset)
+    assert schedule.log_alpha(one) == schedule.half_log_snr(one) == -math.inf and schedule.log_sigma(one) == 0
+    assert schedule.time_at(torch.tensor(-math.inf, dtype=torch.float64)) == 1
+    assert schedule.sigma_rate(one) == 0
+    speed = 0.5 * math.pi / (1 + offset)
+    assert float(schedule.alpha_rate(one)) == pytest.approx(-speed / math.cos(offset * speed), rel=1e-15)
+
+
+def test_a_chain_at_whole_times_is_the_product_of_its_steps() -> None:
+    generator = torch.Generator().manual_seed(0)
+    betas = tuple((0.02 * torch.rand(1000, generator=generator, dtype=torch.float64) + 1e-5).tolist())
+    schedule, product = DiscreteVPSchedule(betas), mpf(1)
+    with mpmath.workdps(60):
+        wanted = [0.0]
+        for beta in betas:
+            product *= 1 - mpf(beta)
+            wanted.append(float(mpmath.log(product) / 2))
+    times = torch.arange(1001, dtype=torch.float64)
+    torch.testing.assert_close(schedule.log_alpha(times), torch.tensor(wanted, dtype=torch.float64), rtol=4e-16, atol=0)
+    torch.testing.assert_close(schedule.time_at(schedule.half_log_snr(times)), times, rtol=1e-13, atol=0)
+    # The mutant: a running sum in float64 is off by more than that.
+    running = -0.5 * torch.cumsum(torch.tensor([-math.log1p(-beta) for beta in betas], dtype=torch.float64), 0)
+    assert not torch.allclose(running, torch.tensor(wanted[1:], dtype=torch.float64), rtol=4e-16, atol=0)
+
+
+def test_the_coefficients_of_a_chain_at_a_whole_time_are_those_of_the_step_that_ends_there() -> None:
+    schedule = DiscreteVPSchedule((0.1, 0.2, 0.4))
+    times = torch.tensor([0.0, 0.5, 1.0, 1.0 + 1e-9, 2.0, 2.5, 3.0], dtype=torch.float64)
+    beta = torch.tensor([0.1, 0.1, 0.1, 0.2, 0.2, 0.4, 0.4], dtype=torch.float64)
+    torch.testing.assert_close(schedule.drift_coefficient(times), 0.5 * torch.log1p(-beta), rtol=1e-15, atol=0)
+    torch.testing.assert_close(schedule.diffusion_coefficient(times) ** 2, -torch.log1p(-beta), rtol=1e-15, atol=0)
+
+
 def test_rates_at_time_zero_are_their_limits() -> None:
     zero = torch.zeros((), dtype=torch.float64)
     assert RFSchedule().sigma_rate(zero) == EDMSchedule().sigma_rate(zero) == 1
@@ -184,6 +276,9 @@ def test_rates_at_time_zero_are_their_limits() -> None:
     assert VPSchedule(0.1, 20.0).sigma_rate(zero) == math.inf
     assert float(VPSchedule(0.0, 12.5).sigma_rate(zero)) == pytest.approx(math.sqrt(6.25), rel=1e-15)
     assert float(VPSchedule(0.1, 20.0).alpha_rate(zero)) == pytest.approx(-0.05, rel=1e-15)
+    assert float(SubVPSchedule(0.1, 20.0).sigma_rate(zero)) == 0.1 and SubVPSchedule(0.0, 12.5).sigma_rate(zero) == 0
+    assert CosineSchedule(0.008).sigma_rate(zero) == DiscreteVPSchedule(BETAS).sigma_rate(zero) == math.inf
+    assert float(CosineSchedule(0.0).sigma_rate(zero)) == 0.5 * math.pi
     assert OUSchedule(1.3, 0.7).sigma_rate(zero) == HeatSchedule(2.5).sigma_rate(zero) == math.inf
 
 
@@ -203,6 +298,13 @@ def test_extreme_lambda_neither_overflows_nor_loses_the_time() -> None:
         (lambda: VPSchedule(20.0, 0.1), "beta_min"),
         (lambda: VPSchedule(0.0, 0.0), "beta_max"),
         (lambda: VPSchedule(0.1, math.nan), "beta_max"),
+        (lambda: SubVPSchedule(-0.1, 20.0), "beta_min"),
+        (lambda: CosineSchedule(-0.1), "s"),
+        (lambda: CosineSchedule(math.inf), "s"),
+        (lambda: DiscreteVPSchedule(()), "betas"),
+        (lambda: DiscreteVPSchedule((0.1, 0.0)), "betas: got 0.0 at index 1"),
+        (lambda: DiscreteVPSchedule((0.1, 1.0)), "betas: got 1.0 at index 1"),
+        (lambda: DiscreteVPSchedule((math.nan, 0.1)), "betas: got nan at index 0"),
         (lambda: VESchedule(0.0, 1.0), "sigma_min"),
         (lambda: VESchedule(1.0, 1.0), "sigma_min, sigma_max"),
         (lambda: OUSchedule(0.0, 1.0), "theta"),
