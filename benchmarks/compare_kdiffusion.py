@@ -30,20 +30,33 @@ RELEASE = "0.1.1.post1"
 
 
 class Table:
-    """Noise from a table: step i of either library takes entry i."""
+    """Noise from a table: step i of either library takes entry i, and a second noise of that step entry steps + i."""
 
     def __init__(self, x: Tensor, steps: int) -> None:
         generator = torch.Generator().manual_seed(1)
-        self.values = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for _ in range(steps)]
+        self.steps = steps
+        self.values = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for _ in range(2 * steps)]
 
     def fill(self, out: Tensor, step: int, stream: int) -> Tensor:
         """For sdekit."""
-        return out.copy_(self.values[step])
+        return out.copy_(self.values[step + self.steps * stream])
 
     def sampler(self) -> Callable[[Any, Any], Tensor]:
         """For k-diffusion's samplers with a noise_sampler: called once a step, in order."""
         values = iter(self.values)
         return lambda sigma, sigma_next: next(values)
+
+    def path(self, sigmas: Tensor, eta: float) -> Callable[[Any, Any], Tensor]:
+        """For dpmpp_sde: normalised increments from sigma of one path, whose time is sigma^(-2 eta^2)."""
+        nodes = [float(s) for s in sigmas]
+
+        def increment(sigma: Any, sigma_next: Any) -> Tensor:
+            i = min(range(self.steps), key=lambda k: abs(nodes[k] - float(sigma)))
+            whole, part = (v ** (-2 * eta**2) - nodes[i] ** (-2 * eta**2) for v in (nodes[i + 1], float(sigma_next)))
+            c2 = min(part / whole, 1.0)
+            return c2**0.5 * self.values[i] + (1 - c2) ** 0.5 * self.values[self.steps + i]
+
+        return increment
 
 
 # Our solver and its options; k-diffusion's function and its options. A churned step draws by torch.randn_like there.
@@ -59,7 +72,31 @@ METHODS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         "sample_heun",
         {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003},
     ),
+    "dpm_solver_2": ("dpm_solver_2", {}, "sample_dpm_2", {}),
+    "dpmpp_2s": ("dpmpp_2s", {}, "sample_dpmpp_2s_ancestral", {"eta": 0.0}),
     "dpmpp_2m": ("dpmpp_2m", {}, "sample_dpmpp_2m", {}),
+    "dpmpp_3m, as released": ("dpmpp_3m", {"as_released": True}, "sample_dpmpp_3m_sde", {"eta": 0.0}),
+    "euler_ancestral": ("euler_ancestral", {}, "sample_euler_ancestral", {}),
+    "euler_ancestral, eta 0.5, s_noise 1.003": (
+        "euler_ancestral",
+        {"eta": 0.5, "s_noise": 1.003},
+        "sample_euler_ancestral",
+        {"eta": 0.5, "s_noise": 1.003},
+    ),
+    "dpmpp_2s_ancestral": ("dpmpp_2s_ancestral", {}, "sample_dpmpp_2s_ancestral", {}),
+    "dpmpp_2s_ancestral, eta 0.5, s_noise 1.003": (
+        "dpmpp_2s_ancestral",
+        {"eta": 0.5, "s_noise": 1.003},
+        "sample_dpmpp_2s_ancestral",
+        {"eta": 0.5, "s_noise": 1.003},
+    ),
+    "dpmpp_sde": ("dpmpp_sde", {}, "sample_dpmpp_sde", {}),
+    "dpmpp_sde, r 0.3, eta 0.5, s_noise 1.003": (
+        "dpmpp_sde",
+        {"r1": 0.3, "eta": 0.5, "s_noise": 1.003},
+        "sample_dpmpp_sde",
+        {"r": 0.3, "eta": 0.5, "s_noise": 1.003},
+    ),
     "dpmpp_2m_sde, midpoint": ("dpmpp_2m_sde", {}, "sample_dpmpp_2m_sde", {"solver_type": "midpoint"}),
     "dpmpp_2m_sde, heun": ("dpmpp_2m_sde", {"second": "exact"}, "sample_dpmpp_2m_sde", {"solver_type": "heun"}),
     "dpmpp_2m_sde, heun, eta 0.5": (
@@ -75,7 +112,9 @@ def theirs(sampling: Any, function: str, options: dict[str, Any], target: Any, x
     """k-diffusion's result from x at sigmas[0]."""
     model, table = target.under(sdekit.EDM()), Table(x, len(sigmas) - 1)
     options = dict(options)
-    if function.endswith("_sde"):
+    if function == "sample_dpmpp_sde":
+        options["noise_sampler"] = table.path(sigmas, options.get("eta", 1.0))
+    elif function.endswith(("_sde", "_ancestral")):
         options["noise_sampler"] = table.sampler()
     values = iter(table.values)
     original, torch.randn_like = torch.randn_like, lambda *args, **kwargs: next(values)

@@ -17,21 +17,32 @@ from tests.order_cases import CASES, DETERMINISTIC, LIMITED, WEAK, OrderCase
 PROBLEMS = order_problems()
 ON_OTHERS = ("ve", "edm", "rectified_flow", "ornstein_uhlenbeck", "heat")
 SHORT, OVER = 0.15, 0.35
+IRREGULAR = (
+    "dpmpp_2m()",
+    "exp_adams(order=3,prediction=data,starter=single_step)",
+)
+IRREGULAR_WEAK = ("ddpm()", "dpmpp_2m_sde()", "edm_heun(churn=4.0)", "dpmpp_2s_ancestral()", "dpmpp_sde()")
 
 
 def _fast() -> list[tuple[OrderCase, str]]:
-    """Defaults on all four families, options on one of them in turn; all pairs are in the slow sweep.
+    """Defaults on all four families, options on one of them in turn; all pairs are in the slow sweep. Less of those
+    with many options, and on grids that show the order at few steps.
 
-    Left to it altogether: ramps of orders 4 and 5, whose limit is tested below, and functions of t, slow to plan.
+    Left to it altogether: ramps of orders 4 and 5, whose limit is tested below, functions of t, slow to plan, and the
+    longest histories.
     """
     chosen = []
     for i, case in enumerate(CASES):
         options = dict(case.options)
-        if (case.limited and options["order"] > 3 and "final_order" not in options) or (
+        if (case.limited and options.get("order", 0) > 3 and "final_order" not in options) or (
             callable(case.tau) and options.get("second") == "exact"
         ):
             continue
+        if case.rotated and not case.default and (case.limited or callable(case.tau) or options.get("order", 0) > 3):
+            continue
         families = FAMILIES if case.default and not callable(case.tau) else (FAMILIES[i % 4],)
+        if case.rotated and case.kind == "deterministic":
+            families = ("half_log_snr", "karras") if case.default else (("half_log_snr", "karras")[i % 2],)
         chosen += [(case, family) for family in families]
     return chosen
 
@@ -41,6 +52,8 @@ def _steps(case: OrderCase) -> tuple[int, ...] | None:
     if case.limited and "final_order" not in dict(case.options):
         return (20, 40, 80, 160)  # with more the slope only falls, see below
     declared = case.solver.declared.deterministic if case.kind == "deterministic" else None
+    if declared is not None and case.rotated:
+        return (20, 40, 80)
     return (20, 40, 80) if declared is not None and declared <= 2 else None
 
 
@@ -117,7 +130,7 @@ def test_without_its_low_order_step_the_order_is_full(order: int):
 
 @pytest.mark.parametrize(
     "case",
-    [c for c in DETERMINISTIC if str(c) in ("dpmpp_2m()", "exp_adams(order=3,prediction=data,starter=single_step)")],
+    [c for c in DETERMINISTIC if str(c) in IRREGULAR],
     ids=str,
 )
 def test_irregular_steps_keep_the_order(case: OrderCase):
@@ -126,9 +139,7 @@ def test_irregular_steps_keep_the_order(case: OrderCase):
     assert found.reaches(tolerance=0.3), str(found)
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in WEAK if str(c) in ("ddpm()", "dpmpp_2m_sde()", "edm_heun(churn=4.0)")], ids=str
-)
+@pytest.mark.parametrize("case", [c for c in WEAK if str(c) in IRREGULAR_WEAK], ids=str)
 def test_irregular_steps_keep_the_weak_order(case: OrderCase):
     found = case.observe(grid="irregular", steps=(20, 40, 80, 160))
     assert found.reaches(tolerance=0.3), str(found)

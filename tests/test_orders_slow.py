@@ -26,8 +26,24 @@ def _settles(case: OrderCase, name: str, grid: str) -> bool:
     return not (longest and grid == "uniform" and name in ("heat", "sharp"))
 
 
-SWEEP = [p for p in itertools.product(CASES, PROCESSES, FAMILIES) if _settles(*p)]
-NARROW = [(c, g) for c, g in itertools.product(UNLIMITED, FAMILIES) if _settles(c, "sharp", g)]
+def _pairs(cases: list[OrderCase], names: tuple[str, ...]) -> list[tuple[OrderCase, str, str]]:
+    """Each case with each process and family; where there are many variants, defaults with each process and the others
+    with one, families in turn.
+    """
+    pairs = list(itertools.product(names, FAMILIES))
+    found = [(c, *p) for c in cases if not c.rotated for p in pairs]
+    turns = itertools.cycle(pairs)
+    for c in cases:
+        if c.rotated and c.default:
+            found += [(c, name, family) for name, family in zip(names, itertools.cycle(FAMILIES))]
+        elif c.rotated and not c.limited:
+            found.append((c, *next(turns)))
+    return [p for p in found if _settles(*p)]
+
+
+IRREGULAR = ("unipc()", "unipc(order=3,prediction=data,starter=single_step)", "dpmpp_3m(starter=single_step)")
+SWEEP = _pairs(CASES, PROCESSES)
+NARROW = [(c, g) for c, _, g in _pairs(UNLIMITED, ("sharp",))]
 
 
 @pytest.mark.parametrize("case, name, grid", SWEEP, ids=str)
@@ -55,3 +71,10 @@ def test_order_five_of_noise_prediction(grid: str):
     solver = sdekit.solvers.get("exp_adams", order=5, prediction="noise", starter="single_step")
     found = observed_order(solver, problem=problem, grid=grid, steps=(80, 160, 320, 640, 1280))
     assert abs(found.value - 5) <= 0.15, str(found)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if str(c) in IRREGULAR], ids=str)
+def test_irregular_steps_keep_the_order(case: OrderCase):
+    """Steps of independent random lengths."""
+    found = case.observe(grid="irregular", steps=(20, 40, 80))
+    assert found.reaches(tolerance=0.3), str(found)

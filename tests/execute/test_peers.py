@@ -28,6 +28,12 @@ PLANTED = {
     "edm_heun, churn 5": {"churn": 5.001},
     "dpmpp_2m_sde, midpoint": {"eta": 1.0001},
     "heun": {"clock": "t"},
+    "dpm_solver_2": {"r1": 0.5001},
+    "dpmpp_2s": {"second": "exact"},
+    "dpmpp_3m, as released": {"as_released": False},
+    "euler_ancestral": {"eta": 0.9999},
+    "dpmpp_2s_ancestral": {"s_noise": 1.0001},
+    "dpmpp_sde": {"r1": 0.5001},
 }
 
 
