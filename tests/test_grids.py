@@ -12,7 +12,7 @@ from mpmath import mpf
 import sdekit
 from sdekit import EDM, VE, VP, Heat, OrnsteinUhlenbeck, RectifiedFlow, grids, solvers, targets
 from sdekit.errors import InterfaceError, OptionError, SdekitError, UnknownNameError
-from sdekit.grids import _REGISTRY
+from sdekit.grids.base import _REGISTRY
 
 PROCESSES = [VP(), VE(0.02, 30.0), EDM(), RectifiedFlow(), OrnsteinUhlenbeck(0.8, 1.1), Heat(1.7)]
 NAMES = ("uniform", "half_log_snr", "karras", "exponential")

@@ -215,7 +215,9 @@ def test_every_solver_option_changes_a_result(name, option):
 def test_every_grid_option_changes_a_grid(name):
     function = sdekit.grids.get(name)
     edm = sdekit.EDM()
-    values = {"t_start": 10.0, "t_end": 0.1, "append_zero": True, "rho": 3.0}
+    values = {"t_start": 10.0, "t_end": 0.1, "append_zero": True, "rho": 3.0, "power": 3.0, "shift": 5.0, "alpha": 2.0}
+    values |= {"beta": 0.9, "beta_min": 1.0, "beta_max": 10.0, "threshold": 0.1, "linear_steps": 1, "timesteps": 7}
+    values |= {"offset": 0, "model": "sdxl"}
     options = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     assert set(options) <= set(values)
     for option in options:
