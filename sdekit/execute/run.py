@@ -60,6 +60,7 @@ def execute(
     run = Run(machine.registers[BASE])
     if 0 in save:
         run.saved[0] = x.clone()
+    steps = plan.steps
     for i, call in enumerate(program.calls):
         row = call.row
         try:
@@ -74,7 +75,7 @@ def execute(
                 if run.steps in save:
                     run.saved[run.steps] = run.x.to(x.dtype, copy=True)
                     monitor.state(run.saved[run.steps], row.step, plan.times[run.steps])
-                elif run.steps == plan.steps:
+                elif run.steps == steps:
                     monitor.state(run.x.to(x.dtype), row.step, plan.times[run.steps])
             if advance is not None:
                 advance(1)
@@ -131,6 +132,9 @@ class _Machine:
         self.registers[BASE] = x.to(self.computes) if self.recording else _copy(x.detach(), self.computes)
         self.outputs = Outputs(self.registers)
         self._snapshot: Tensor | None = None
+        self.handed: Tensor | None = None
+        """The last register that the model was given, and the address of its storage."""
+        self.storage = 0
 
     def call(self, i: int, call: Call) -> None:
         """Call the model, check what it returns, and keep that if later rows need it."""
@@ -180,7 +184,12 @@ class _Machine:
         if not self.counts and i == 0:
             handed = given.clone()
         version = handed._version if self.counts else None
-        storage = handed.untyped_storage()._cdata
+        if handed is self.handed:
+            storage = self.storage
+        else:
+            storage = handed.untyped_storage()._cdata
+            if handed is point:
+                self.handed, self.storage = handed, storage
         holders = sys.getrefcount(handed) + _storage_users(storage)
         if self.replaced:
             out = check_output(self.model.network(call.row.t, handed, **self.conditioning), given, "network")
