@@ -63,6 +63,7 @@ class Span:
         steps: the number of intervals from start to end.
         start, end: the noisy and the clean end.
         own_start, own_end: whether they are the process's, for want of others.
+        replaced: whether an appended zero will take the place of the last time.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Span:
     end: float
     own_start: bool
     own_end: bool
+    replaced: bool
 
     def fractions(self) -> Tensor:
         """1 ... 0 in equal steps, (steps + 1,)."""
@@ -167,7 +169,8 @@ def _span(
     start = process.t_max if t_start is None else finite_number("t_start", t_start)
     end = process.t_min if t_end is None else finite_number("t_end", t_end)
     check_times([start, end], argument="t_start, t_end", domain=process.domain, direction="down")
-    return Span(name, process, steps - more, start, end, t_start is None, t_end is None)
+    replaced = append_zero and zero_for_end
+    return Span(name, process, steps - more, start, end, t_start is None, t_end is None, replaced)
 
 
 def _zero(process: AffineSDE, end: float) -> float:

@@ -46,7 +46,10 @@ def from_sigmas(process: AffineSDE, sigmas: Numbers) -> Tensor:
     _require("sigmas", values, good if math.isfinite(domain[1]) else good & torch.isfinite(values), expected)
     ends = [process.half_log_snr(t) if math.isfinite(t) else torch.tensor(-math.inf) for t in domain]
     levels = torch.minimum(torch.maximum(-torch.log(values), ends[1].to(values)), ends[0].to(values))
-    return process.time_at(levels).clamp(*domain)
+    times = process.time_at(levels)
+    for i, level in enumerate(ends):  # exactly, not to rounding
+        times = torch.where(levels == level.to(values), domain[i], times)
+    return times
 
 
 def to_sigmas(process: AffineSDE, times: Numbers) -> Tensor:

@@ -33,15 +33,18 @@ def sgm_uniform(span: Span) -> Tensor:
 
 
 def _picked(span: Span, ranks: list[int], count: int) -> Tensor:
-    """The training times of these ranks, of `count` equal ones from the clean end of the domain to start; then end."""
-    origin = span.process.domain[0]
+    """The training times of these ranks, then the end; the k-th of `count` lies k / count of the way to the start.
+
+    The way is from the clean end of the domain, or from t_end where that is given.
+    """
+    origin = span.process.domain[0] if span.own_end else span.end
     times = [origin + (span.start - origin) * rank / count for rank in ranks]
-    if times[-1] <= span.end:
+    if times[-1] <= span.end and not span.replaced:
         raise OptionError(
-            "t_end",
-            got=f"{span.end:g}, after the last training time that the grid {span.name!r} picks, {times[-1]:g}",
-            expected="an earlier end",
-            fix="Use fewer steps, or lower t_end.",
+            "steps",
+            got=f"{span.steps}, for which the grid {span.name!r} picks t = {times[-1]:g} before the end {span.end:g}",
+            expected="steps that are longer than the one between training times",
+            fix="Use fewer steps, lower t_end, or append_zero=True.",
         )
     return torch.tensor([*times, span.end], dtype=torch.float64)
 
