@@ -10,11 +10,36 @@ import torch
 from mpmath import mpf
 
 import sdekit
-from sdekit import EDM, VE, VP, Heat, OrnsteinUhlenbeck, RectifiedFlow, grids, solvers, targets
+from sdekit import (
+    EDM,
+    VE,
+    VP,
+    AffineSDE,
+    DiscreteVP,
+    Heat,
+    OrnsteinUhlenbeck,
+    RectifiedFlow,
+    SubVP,
+    VPCosine,
+    grids,
+    solvers,
+    targets,
+)
 from sdekit.errors import InterfaceError, OptionError, SdekitError, UnknownNameError
 from sdekit.grids.base import _REGISTRY
 
-PROCESSES = [VP(), VE(0.02, 30.0), EDM(), RectifiedFlow(), OrnsteinUhlenbeck(0.8, 1.1), Heat(1.7)]
+PROCESSES = [
+    VP(),
+    VPCosine(),
+    DiscreteVP([0.01, 0.05, 0.2, 0.5, 0.9, 0.95]),
+    SubVP(),
+    VE(0.02, 30.0),
+    EDM(),
+    RectifiedFlow(),
+    OrnsteinUhlenbeck(0.8, 1.1),
+    Heat(1.7),
+    AffineSDE(lambda t: -t, lambda t: 1 + t, t_min=1e-3, t_max=2.0),
+]
 NAMES = ("uniform", "half_log_snr", "karras", "exponential")
 F64 = torch.float64
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sdekit import grids as grids_by_name
 from sdekit.affine import AffineSDE
 from sdekit.errors import SdekitError
-from sdekit.processes import EDM, VE, VP, Heat, OrnsteinUhlenbeck, RectifiedFlow
+from sdekit.processes import EDM, VE, VP, DiscreteVP, Heat, OrnsteinUhlenbeck, RectifiedFlow, SubVP, VPCosine
 from sdekit.targets import GaussianMixture, random_mixture
 
 if TYPE_CHECKING:
@@ -22,17 +22,39 @@ __all__ = ["affine_processes", "grids", "mixtures", "states"]
 
 
 def affine_processes() -> SearchStrategy[AffineSDE]:
-    """VP, VE, EDM, RectifiedFlow, OrnsteinUhlenbeck and Heat over wide ranges of their parameters."""
+    """Every named affine process over wide ranges of its parameters, and processes known by f and g alone."""
     st = _strategies()
     floats = st.floats
     return st.one_of(
         st.just(EDM()),
         st.just(RectifiedFlow()),
         st.builds(VP, floats(0.01, 1.0), floats(5.0, 40.0)),
+        st.builds(VPCosine, floats(0.0, 0.1)),
+        st.builds(_chain, st.integers(2, 1000), floats(5.0, 20.0)),
+        st.builds(SubVP, floats(0.01, 1.0), floats(5.0, 40.0)),
         st.builds(VE, floats(0.002, 0.1), floats(5.0, 200.0)),
         st.builds(OrnsteinUhlenbeck, floats(0.1, 5.0), floats(0.2, 5.0)),
         st.builds(Heat, floats(0.1, 10.0)),
+        st.builds(_derived, floats(-1.0, 0.5), floats(0.0, 8.0), floats(-2.0, 2.0)),
     )
+
+
+def _chain(steps: int, total: float) -> DiscreteVP:
+    """A chain whose rates rise linearly and add up to `total`."""
+    ranks = torch.arange(1, steps + 1, dtype=torch.float64)
+    return DiscreteVP(-torch.expm1(-total * ranks / ranks.sum()))
+
+
+def _derived(drift: float, growth: float, t_data: float) -> AffineSDE:
+    """f = drift - x, g = 1 + growth x^2 for 3 units of x = t - t_data."""
+
+    def f(t: Tensor) -> Tensor:
+        return drift - (t - t_data)
+
+    def g(t: Tensor) -> Tensor:
+        return 1 + growth * (t - t_data) ** 2
+
+    return AffineSDE(f, g, t_min=t_data + 0.001, t_max=t_data + 3, t_data=t_data)
 
 
 def mixtures(
@@ -50,7 +72,7 @@ def mixtures(
         st.integers(*dims),
         st.integers(*components),
         st.integers(0, 2**32 - 1),
-        covariance=st.sampled_from(["isotropic", "common", "diagonal", "full"]),
+        covariance=st.sampled_from(["isotropic", "common", "diagonal", "full", "low_rank"]),
         std=st.just(std),
     )
 
