@@ -118,7 +118,12 @@ def test_unknown_suite_and_missing_file() -> None:
 
 def test_only_keeps_what_matches(tiny: Path) -> None:
     suite: Suite = load(str(tiny))
-    assert {c.variant.label for c in cells.expand(suite, "euler*")} == {"euler", "euler(t)", "euler_maruyama"}
+    assert {c.variant.label for c in cells.expand(suite, "euler*")} == {
+        "euler",
+        "euler(t)",
+        "euler_ancestral",
+        "euler_maruyama",
+    }
     assert {c.variant.label for c in cells.expand(suite, "euler(t)")} == {"euler(t)"}
     assert any(c.what == "picture" for c in cells.expand(suite, "ddim"))
     with pytest.raises(UnknownNameError, match="'heun'"):
