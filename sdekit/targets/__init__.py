@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sdekit.targets.exact import ExactModel
 from sdekit.targets.library import digits, empirical, gaussian, random_mixture, ring
+from sdekit.targets.low_rank import LowRank
 from sdekit.targets.mixture import GaussianMixture
 
-__all__ = ["ExactModel", "GaussianMixture", "digits", "empirical", "gaussian", "random_mixture", "ring"]
+__all__ = ["ExactModel", "GaussianMixture", "LowRank", "digits", "empirical", "gaussian", "random_mixture", "ring"]

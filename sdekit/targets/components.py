@@ -162,16 +162,11 @@ class Components(ABC):
         jacobian = x.new_zeros(*x.shape, self.size)
         for block, logits, z, s in self._blocks(scales, x):
             r = torch.exp(logits - log_density)[..., None]
-            gain = scales.alpha * self.variances[block, None] / s
+            gain = scales.alpha * self._spectrum(block)[:, None] / s
             mu = self.means[block, None] + self._lift(block, z, gain) - data
             change = r * (self._lift(block, z, -1 / s) - score)
             jacobian = jacobian + torch.einsum("kbi,kbj->bij", mu, change)
-            spread = r * gain.expand_as(z)
-            if self.bases is None:
-                jacobian = jacobian + torch.diag_embed(spread.sum(0))
-            else:
-                bases = self.bases[block]
-                jacobian = jacobian + torch.einsum("kij,kbj,klj->bil", bases, spread, bases)
+            jacobian = jacobian + self._conjugate(block, r * gain.expand_as(z))
         return 0.5 * (jacobian + jacobian.mT)
 
     # What a form provides: functions of (which rows, x of those rows less alpha centre), with what depends on the time
@@ -196,7 +191,7 @@ class Components(ABC):
         for block, logits, z, s in self._blocks(scales, x):
             new = torch.maximum(top, logits.detach().amax(0))
             e, part_total = exponentials(logits, new)
-            p, _ = want.gains(self.variances[block, None], s, *scales)
+            p, _ = want.gains(self._spectrum(block)[:, None], s, *scales)
             parts = e[..., None] * self._lift(block, z, p)
             part = (parts[0] if len(parts) == 1 else parts.sum(0)) + want.data * (e.mT @ self.means[block])
             scale = torch.exp(top - new)
@@ -213,14 +208,23 @@ class Components(ABC):
         step = max(1, min(self.count // 2, BLOCK // max(1, x.numel())))
         for start in range(0, self.count, step):
             block = slice(start, start + step)
-            z = x - scales.alpha * self.means[block, None]
-            if self.bases is not None:
-                z = z @ self.bases[block]
-            s = scales.alpha**2 * self.variances[block, None] + scales.sigma**2
+            z = self._project(block, x - scales.alpha * self.means[block, None])
+            s = scales.alpha**2 * self._spectrum(block)[:, None] + scales.sigma**2
             # One time for all: a product with a vector. One time per sample, or one variance for all axes: a sum.
-            quadratic = ((z * z) @ (1 / s).mT)[..., 0] if s.shape[1:] == (1, self.size) else (z * z / s).sum(-1)
-            log_det = torch.log(s).sum(-1) * (self.size // s.shape[-1]) + self.size * math.log(2 * math.pi)
+            one_time = s.shape[1] == 1 and s.shape[2] == z.shape[2]
+            quadratic = ((z * z) @ (1 / s).mT)[..., 0] if one_time else (z * z / s).sum(-1)
+            log_det = self._log_det(s) + self.size * math.log(2 * math.pi)
             yield block, self.log_weights[block, None] - 0.5 * (quadratic + log_det), z, s
+
+    # The eigenbases. Coordinates are (k, B, d) for a block of k components.
+
+    def _spectrum(self, block: slice) -> Tensor:
+        """The eigenvalues of C_k, one for each coordinate, or (k, 1) for one that all share."""
+        return self.variances[block]
+
+    def _project(self, block: slice, z: Tensor) -> Tensor:
+        """U_k^T z."""
+        return z if self.bases is None else z @ self.bases[block]
 
     def _lift(self, block: slice, z: Tensor, gain: Tensor) -> Tensor:
         """U_k diag(gain) z: from the eigenbasis back to the axes."""
@@ -229,6 +233,41 @@ class Components(ABC):
         if gain.shape[1] == 1:  # cheaper on the matrix than on the samples
             return z @ (self.bases[block] * gain).mT
         return (z * gain) @ self.bases[block].mT
+
+    def _conjugate(self, block: slice, values: Tensor) -> Tensor:
+        """sum_k U_k diag(values_kb) U_k^T, (B, d, d)."""
+        if self.bases is None:
+            return torch.diag_embed(values.sum(0))
+        bases = self.bases[block]
+        return torch.einsum("kij,kbj,klj->bil", bases, values, bases)
+
+    def _log_det(self, s: Tensor) -> Tensor:
+        """log det S_k from the eigenvalues of S_k."""
+        return torch.log(s).sum(-1) * (self.size // s.shape[-1])
+
+    def transform(self, k: int, z: Tensor, values: Tensor) -> Tensor:
+        """U_k diag(values) U_k^T z for z (B, d); values are functions of `spectrum(k)`."""
+        block = slice(k, k + 1)
+        return self._lift(block, self._project(block, z[None]), values[None, None])[0]
+
+    def spectrum(self, k: int) -> Tensor:
+        """The eigenvalues of C_k, one for each coordinate of `transform`, or one that all share: (1,)."""
+        return self._spectrum(slice(k, k + 1))[0]
+
+    def colour(self, k: int, z: Tensor) -> Tensor:
+        """Standard normals z (n, d) as draws of N(0, C_k)."""
+        block = slice(k, k + 1)
+        return self._lift(block, z[None], torch.sqrt(self._spectrum(block))[:, None])[0]
+
+    def covariance(self, weights: Tensor) -> Tensor:
+        """sum_k w_k C_k, (d, d)."""
+        total = self.means.new_zeros(self.size, self.size)
+        for k in range(self.count):  # never a (K, d, d) array
+            block = slice(k, k + 1)
+            values = self._spectrum(block)
+            values = values.expand(1, self.size) if values.shape[1] == 1 else values
+            total = total + self._conjugate(block, weights[k] * values[:, None])[0]
+        return total
 
     # Shared by all forms.
 

@@ -24,9 +24,9 @@ from torch import Tensor
 from sdekit.shapes import overwritable, uninitialised_like
 from sdekit.targets.components import DATA, Components, OfRows, Scales, Want
 
-__all__ = ["DiagonalComponents", "IsotropicComponents"]
+__all__ = ["SHARP", "DiagonalComponents", "Expanded", "IsotropicComponents", "uncentred"]
 
-_SHARP = 4096.0
+SHARP = 4096.0
 """The largest alpha^2 |m|^2 / s at which plainly expanded squares are used."""
 
 _FEW = 32
@@ -60,24 +60,65 @@ class _Terms(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class _Expanded(Components):
-    """What isotropic and diagonal components have in common."""
+class Expanded(Components):
+    """Components whose logits come from matrix products, where no digits are lost by that."""
 
     @property
     @abstractmethod
-    def _uncentred(self) -> _Expanded: ...
+    def _uncentred(self) -> Expanded: ...
 
     @abstractmethod
     def is_sharp(self, scales: Scales) -> bool:
         """Whether plain expansion would lose digits. Reads scales that are tensors where the answer depends on them."""
 
-    @abstractmethod
-    def _make_terms(self, scales: Scales, want: Want) -> _Terms: ...
-
     def _form(self, scales: Scales) -> Components:
         if self.centre is None or self._uncentred.is_sharp(scales):
             return self
         return self._uncentred
+
+    # How logits lie.
+
+    @property
+    def _few(self) -> bool:
+        return self.count < _FEW
+
+    def _product(self, x: Tensor, table: Tensor, out: Tensor | None = None) -> Tensor:
+        """sum_i x_bi table_ki as logits lie."""
+        return torch.mm(table, x.mT, out=out) if self._few else torch.mm(x, table.mT, out=out)
+
+    def _column(self, values: Tensor) -> Tensor:
+        """Values of the components, (K,), beside logits."""
+        return values[:, None] if self._few else values
+
+    def _row(self, values: Tensor) -> Tensor:
+        """Values of the samples, (B,), beside logits."""
+        return values if self._few else values[:, None]
+
+    def _responsibilities(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
+        """The softmax over the components, (B, K), held above e^-472 (in float64), far below rounding.
+
+        A product with numbers that underflow is up to two hundred times slower.
+        """
+        axis = 0 if self._few else 1
+        least = torch.finfo(logits.dtype).tiny ** (2 / 3)
+        if out is None or self.count >= _LONG:
+            r = torch.softmax(logits, axis, out=out)
+            r = r.clamp_min(least) if torch.is_grad_enabled() else r.clamp_min_(least)
+        else:
+            r = torch.sub(logits, logits.amax(axis, keepdim=True), out=out).clamp_min_(math.log(least)).exp_()
+            r.mul_(1 / r.sum(axis, keepdim=True))
+        return r.mT if self._few else r
+
+    def _log_sum(self, logits: Tensor) -> Tensor:
+        return torch.logsumexp(logits, 0 if self._few else 1) - (0.5 * self.size) * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tabled(Expanded):
+    """What isotropic and diagonal components have in common."""
+
+    @abstractmethod
+    def _make_terms(self, scales: Scales, want: Want) -> _Terms: ...
 
     def _rows(self) -> int:
         # Enough rows to a product to hide that each of them rearranges the means.
@@ -137,52 +178,16 @@ class _Expanded(Components):
         result = torch.mm(r, terms.table, out=out)
         return torch.addcmul(result, x, gain if gain.ndim == 2 else gain[:, None], out=out)
 
-    # How logits lie.
-
-    @property
-    def _few(self) -> bool:
-        return self.count < _FEW
-
-    def _product(self, x: Tensor, table: Tensor, out: Tensor | None = None) -> Tensor:
-        """sum_i x_bi table_ki as logits lie."""
-        return torch.mm(table, x.mT, out=out) if self._few else torch.mm(x, table.mT, out=out)
-
-    def _column(self, values: Tensor) -> Tensor:
-        """Values of the components, (K,), beside logits."""
-        return values[:, None] if self._few else values
-
-    def _row(self, values: Tensor) -> Tensor:
-        """Values of the samples, (B,), beside logits."""
-        return values if self._few else values[:, None]
-
-    def _responsibilities(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
-        """The softmax over the components, (B, K), held above e^-472 (in float64), far below rounding.
-
-        A product with numbers that underflow is up to two hundred times slower.
-        """
-        axis = 0 if self._few else 1
-        least = torch.finfo(logits.dtype).tiny ** (2 / 3)
-        if out is None or self.count >= _LONG:
-            r = torch.softmax(logits, axis, out=out)
-            r = r.clamp_min(least) if torch.is_grad_enabled() else r.clamp_min_(least)
-        else:
-            r = torch.sub(logits, logits.amax(axis, keepdim=True), out=out).clamp_min_(math.log(least)).exp_()
-            r.mul_(1 / r.sum(axis, keepdim=True))
-        return r.mT if self._few else r
-
-    def _log_sum(self, logits: Tensor) -> Tensor:
-        return torch.logsumexp(logits, 0 if self._few else 1) - (0.5 * self.size) * math.log(2 * math.pi)
-
 
 @dataclass(frozen=True, eq=False)
-class IsotropicComponents(_Expanded):
+class IsotropicComponents(_Tabled):
     """Covariances v_k I: two matrix products."""
 
     def is_sharp(self, scales: Scales) -> bool:
-        if self._radius2 <= _SHARP * self._least:
+        if self._radius2 <= SHARP * self._least:
             return False
         ratio = scales.alpha**2 * self._radius2 / (scales.alpha**2 * self._least + scales.sigma**2)
-        return ratio > _SHARP if scales.shared else bool((ratio > _SHARP).any())
+        return ratio > SHARP if scales.shared else bool((ratio > SHARP).any())
 
     def _evaluator(self, scales: Scales, want: Want) -> OfRows:
         if not scales.shared:
@@ -255,7 +260,7 @@ class IsotropicComponents(_Expanded):
 
     @cached_property
     def _uncentred(self) -> IsotropicComponents:
-        return _uncentred(self)
+        return uncentred(self)
 
     @cached_property
     def _common(self) -> float | None:
@@ -281,13 +286,13 @@ class IsotropicComponents(_Expanded):
 
 
 @dataclass(frozen=True, eq=False)
-class DiagonalComponents(_Expanded):
+class DiagonalComponents(_Tabled):
     """Covariances diag(v_k): four matrix products at one time; the direct form at one time per sample."""
 
     def is_sharp(self, scales: Scales) -> bool:
         means2, least = self._extremes
         ratio = scales.alpha**2 * means2 / (scales.alpha**2 * least + scales.sigma**2)
-        return float(ratio.sum()) > _SHARP
+        return float(ratio.sum()) > SHARP
 
     def _form(self, scales: Scales) -> Components:
         return super()._form(scales) if scales.shared else self
@@ -317,7 +322,7 @@ class DiagonalComponents(_Expanded):
 
     @cached_property
     def _uncentred(self) -> DiagonalComponents:
-        return _uncentred(self)
+        return uncentred(self)
 
     @cached_property
     def _extremes(self) -> tuple[Tensor, Tensor]:
@@ -325,7 +330,7 @@ class DiagonalComponents(_Expanded):
         return (self.means**2).amax(0).cpu(), self.variances.amin(0).cpu()
 
 
-def _uncentred(c: Any) -> Any:
+def uncentred(c: Any) -> Any:
     """The same components with their means as they are."""
     return c if c.centre is None else replace(c, means=c.means + c.centre, centre=None)
 

@@ -65,16 +65,11 @@ def flow(target: GaussianMixture, start: Scales, end: Scales, x: Tensor) -> Tens
 
 
 def _gaussian(components: Components, start: Scales, end: Scales, x: Tensor) -> Tensor:
-    mean, variance = components.means[0], components.variances[0]
+    mean, spectrum = components.means[0], components.spectrum(0)
     if components.centre is not None:
         mean = mean + components.centre
-    s_start, s_end = (alpha**2 * variance + sigma**2 for alpha, sigma in (start, end))
-    z, ratio = x - start.alpha * mean, torch.sqrt(s_end / s_start)
-    if components.bases is not None:
-        z = ((z @ components.bases[0]) * ratio) @ components.bases[0].mT
-    else:
-        z = z * ratio
-    return end.alpha * mean + z
+    s_start, s_end = (alpha**2 * spectrum + sigma**2 for alpha, sigma in (start, end))
+    return end.alpha * mean + components.transform(0, x - start.alpha * mean, torch.sqrt(s_end / s_start))
 
 
 def _integrate(components: Components, start: Scales, end: Scales, x: Tensor) -> Tensor:

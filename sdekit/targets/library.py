@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 from sdekit.errors import InterfaceError, OptionError, SdekitError, ShapeError
 from sdekit.math.philox import normals
 from sdekit.shapes import finite_number
-from sdekit.targets.mixture import GaussianMixture
+from sdekit.targets.files import load_array
+from sdekit.targets.low_rank import LowRank
+from sdekit.targets.mixture import GaussianMixture, as_array
 
 __all__ = ["digits", "empirical", "gaussian", "random_mixture", "ring"]
 
@@ -50,11 +53,13 @@ def random_mixture(
         dim: d.
         components: K.
         seed: the mixture depends on it and on the other arguments alone.
-        covariance: "isotropic" (one variance for each component), "common" (one for all), "diagonal" or "full".
+        covariance: "isotropic" (one variance for each component), "common" (one for all), "diagonal", "full" or
+            "low_rank" (isotropic and ceil(d / 4) directions of a larger variance).
         std: the range that standard deviations along principal axes are drawn from, uniform in the logarithm.
     """
     d, count = _count("dim", dim), _count("components", components)
-    widths = {"common": 0, "isotropic": 1, "diagonal": d, "full": d}
+    rank = -(-d // 4)
+    widths = {"common": 0, "isotropic": 1, "diagonal": d, "full": d, "low_rank": 1 + rank}
     if covariance not in widths:
         raise OptionError("covariance", got=repr(covariance), expected=", ".join(widths), fix="Choose one of these.")
     low, high = (finite_number("std", v, positive=True) for v in std)
@@ -68,6 +73,10 @@ def random_mixture(
         bases = torch.linalg.qr(_table(seed, count, d * d, step=2).reshape(count, d, d)).Q
         c = (bases * variances[:, None]) @ bases.mT
         c = 0.5 * (c + c.mT)
+    elif covariance == "low_rank":
+        bases = torch.linalg.qr(_table(seed, count, d * rank, step=2).reshape(count, d, rank)).Q
+        rest, *along = variances.sort(1).values.split([1, rank], 1)
+        c = LowRank(bases * torch.sqrt(along[0] - rest)[:, None], rest[:, 0])
     return GaussianMixture(weights, z[:, 1:], c)
 
 
@@ -90,9 +99,25 @@ def digits(std: float = 0.1) -> GaussianMixture:
     return empirical(torch.from_numpy(images / 8 - 1), std)
 
 
-def empirical(data: Any, std: float = 0.0) -> GaussianMixture:
-    """Data points (n, *shape) with weight 1/n and variance std^2 each: what a model that memorises would learn."""
-    points = torch.as_tensor(data)
+def empirical(data: Any, std: float = 0.0, *, key: str | None = None) -> GaussianMixture:
+    """Data points with weight 1/n and variance std^2 each: what a model that memorises would learn.
+
+    Args:
+        data: (n, *shape), an array, or the path of a file that holds one: .npy, .npz or .safetensors. Integers become
+            floats; nothing is scaled.
+        std: the standard deviation about each point.
+        key: which array, where a file holds several.
+
+    Raises:
+        OptionError: for a file that is missing, of another format or damaged, or a key that it does not have.
+        ShapeError, InterfaceError: for data that is no array of n >= 1 real points.
+        SdekitError: for a .safetensors file where safetensors is missing.
+    """
+    if isinstance(data, (str, os.PathLike)):
+        data = load_array(data, key)
+    elif key is not None:
+        raise OptionError("key", got=repr(key), expected="None beside an array", fix="Pass key= with a path alone.")
+    points = as_array("data", data)
     if points.ndim < 2 or not len(points):
         raise ShapeError(
             "data", got=f"shape {tuple(points.shape)}", expected="(n, *shape) with n >= 1", fix="Reshape it."

@@ -16,8 +16,9 @@ from sdekit.shapes import check_state, compute_dtype
 from sdekit.targets.components import Components, FullComponents, Scales, Want
 from sdekit.targets.exact import ExactModel
 from sdekit.targets.expanded import DiagonalComponents, IsotropicComponents
+from sdekit.targets.low_rank import LowRank, LowRankComponents
 
-__all__ = ["DATA_STREAM", "GaussianMixture"]
+__all__ = ["DATA_STREAM", "GaussianMixture", "as_array"]
 
 DATA_STREAM = 160
 """The random stream of the data of targets; 161 is that of the noise in marginals, 162 that of random parameters."""
@@ -33,7 +34,8 @@ class GaussianMixture:
     Args:
         weights: (K,), positive; divided by their sum.
         means: (K, d) or (K, *shape); samples are (n, *shape). d is the number of elements of a sample.
-        covariances: a number or (K,): v_k I. (K, d) or (K, *shape): diagonal. (K, d, d): full, symmetric.
+        covariances: a number or (K,): v_k I. (K, d) or (K, *shape): diagonal. (K, d, d): full, symmetric. A `LowRank`:
+            F_k F_k^T + v_k I, without any matrix of d x d.
             Variances of zero are accepted (point masses); such a mixture has no density, score or noise at sigma = 0.
 
     Raises:
@@ -44,7 +46,11 @@ class GaussianMixture:
     """
 
     def __init__(self, weights: Any, means: Any, covariances: Any) -> None:
-        w, m, c = _array("weights", weights), _array("means", means), _array("covariances", covariances)
+        w, m = as_array("weights", weights), as_array("means", means)
+        if isinstance(covariances, LowRank):
+            c = LowRank(as_array("factors", covariances.factors), as_array("diagonal", covariances.diagonal))
+        else:
+            c = as_array("covariances", covariances)
         if m.ndim < 2 or 0 in m.shape:
             raise ShapeError("means", got=f"shape {tuple(m.shape)}", expected="(K, d) or (K, *shape)", fix=_FIX_MEANS)
         if w.shape != m.shape[:1]:
@@ -100,18 +106,17 @@ class GaussianMixture:
         """The covariance matrix, (d, d): sum_k w_k (C_k + (m_k - mean)(m_k - mean)^T)."""
         m = self.means.flatten(1) - self.mean.flatten()
         between = (self.weights[:, None] * m).mT @ m
-        variances, bases = self.components.variances.expand(-1, self.size), self.components.bases
-        if bases is None:
-            return between + torch.diag(self.weights @ variances)
-        return between + torch.einsum("k,kij,kj,klj->il", self.weights, bases, variances, bases)
+        return between + self.components.covariance(self.weights)
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """(n, *shape) draws in the mixture's dtype; row i depends on (seed, i) alone, torch's generator is not used."""
         index, noise = self._draw(n, seed)
-        z = noise * torch.sqrt(self.components.variances)[index]
-        if self.components.bases is not None:
+        if self.components.bases is None:
+            z = noise * torch.sqrt(self.components.variances)[index]
+        else:
+            z = torch.empty_like(noise)
             for k in index.unique().tolist():  # K products instead of one (n, d, d) array
-                z[index == k] = z[index == k] @ self.components.bases[k].mT
+                z[index == k] = self.components.colour(k, noise[index == k])
         return self.means[index] + z.reshape(n, *self.shape)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -158,7 +163,8 @@ class GaussianMixture:
         return x.reshape(len(x), self.size).to(self.dtype)
 
     def __repr__(self) -> str:
-        kind = type(self.components).__name__.removesuffix("Components").lower()
+        kind = {"LowRankComponents": "low rank"}.get(type(self.components).__name__)
+        kind = kind or type(self.components).__name__.removesuffix("Components").lower()
         return f"GaussianMixture({self.components.count} components, shape={self.shape}, {kind})"
 
     def _regular(self, scales: Scales, *, only_data: bool = False) -> Scales:
@@ -192,7 +198,7 @@ class GaussianMixture:
 _FIX_MEANS = "Pass one row per component; a mixture in one dimension has means of shape (K, 1)."
 
 
-def _array(argument: str, value: Any) -> Tensor:
+def as_array(argument: str, value: Any) -> Tensor:
     """Finite float64 numbers on the host or where a tensor lives; detached and copied."""
     if value is None or (isinstance(value, Tensor) and value.is_complex()):  # NumPy would read None as NaN
         raise _no_numbers(argument, value)
@@ -212,7 +218,7 @@ def _no_numbers(argument: str, value: Any) -> InterfaceError:
     )
 
 
-def _components(weights: Tensor, means: Tensor, covariances: Tensor) -> Components:
+def _components(weights: Tensor, means: Tensor, covariances: Tensor | LowRank) -> Components:
     count, shape, d = len(means), means.shape[1:], means[0].numel()
     m = means.reshape(count, d)
     centre = weights @ m
@@ -221,6 +227,9 @@ def _components(weights: Tensor, means: Tensor, covariances: Tensor) -> Componen
     if float((centre**2).sum()) <= float((spread**2).sum(1).max()):
         centre, spread = None, m
     log_weights = torch.log(weights)
+    if isinstance(covariances, LowRank):
+        factors = covariances.factors.to(means.device)
+        return LowRankComponents.of(log_weights, spread, factors, covariances.diagonal, centre)
     c = covariances.to(means.device)
     if c.ndim <= 1 and c.shape in ((), (count,)):
         variances = _variances(c.expand(count)[:, None])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sdekit import targets
+from sdekit.targets.low_rank import LowRankComponents
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,7 +67,11 @@ class Loops:
 
 
 def full_covariances(g: targets.GaussianMixture) -> np.ndarray:
-    variances, bases = g.components.variances.expand(-1, g.size), g.components.bases
+    variances, bases = g.components.variances, g.components.bases
+    if isinstance(g.components, LowRankComponents):
+        rest = variances[:, :1, None] * torch.eye(g.size, dtype=torch.float64)
+        return (rest + (bases * (variances[:, 1:] - variances[:, :1])[:, None]) @ bases.mT).numpy()
+    variances = variances.expand(-1, g.size)
     if bases is None:
         return np.array([np.diag(v) for v in variances.numpy()])
     return np.array([u @ np.diag(v) @ u.T for u, v in zip(bases.numpy(), variances.numpy(), strict=True)])

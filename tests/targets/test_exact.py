@@ -20,9 +20,10 @@ from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameEr
 from sdekit.processes import EDM, VE, VP, RectifiedFlow
 from sdekit.targets.components import DATA, NOISE, SCORE, Components, Scales, Want
 from sdekit.targets.expanded import DiagonalComponents, IsotropicComponents
+from sdekit.targets.low_rank import LowRank
 from sdekit.targets.mixture import GaussianMixture
 
-KINDS = ("common", "isotropic", "diagonal", "full")
+KINDS = ("common", "isotropic", "diagonal", "full", "low_rank")
 TIMES = {VP(): (0.01, 0.3, 0.97), EDM(): (0.02, 1.0, 50.0), RectifiedFlow(): (0.05, 0.5, 0.95)}
 NAMES = ("data", "noise", "score")
 
@@ -318,10 +319,73 @@ def check_small_noise(sixty_digits: Callable, kind: str, sigma: float, per_sampl
 
 
 def test_sixty_digits_notice_plain_expansion(sixty_digits: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdekit.targets.expanded._SHARP", math.inf)
+    monkeypatch.setattr("sdekit.targets.expanded.SHARP", math.inf)
     for kind in ("common", "isotropic", "diagonal"):
         with pytest.raises(AssertionError):
             check_small_noise(sixty_digits, kind, 1e-3, per_sample=False)
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 1e-5])
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_low_rank_keeps_digits_near_its_planes(sixty_digits: Callable, sigma: float, per_sample: bool) -> None:
+    """Within sigma of planes a thousand to a hundred thousand times wider; |z|^2 - |c|^2 would lose 6 to 10 digits."""
+    check_planes(sixty_digits, sigma, per_sample)
+
+
+def check_planes(sixty_digits: Callable, sigma: float, per_sample: bool) -> None:
+    means = torch.tensor([[0.0, 0.3, 1.0], [0.5, -0.2, 1.0 + 2 * sigma]], dtype=torch.float64)
+    factors = torch.tensor([[[1.0, 0.0], [0.0, 0.5], [0.0, 0.0]], [[0.7, 0.0], [0.0, 0.9], [0.0, 0.0]]])
+    thin = 0.7 * sigma**2
+    g = GaussianMixture([1.0, 2.0], means, LowRank(factors, thin))
+    diagonal = GaussianMixture([1.0, 2.0], means, (factors.double() ** 2).sum(2) + thin)
+    m = g.under(EDM())
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(9, 3, dtype=torch.float64, generator=generator)
+    x = torch.cat([z[:, :2], 1 + 1.2 * sigma * z[:, 2:]], 1)
+    time = torch.full((9,), sigma, dtype=torch.float64) if per_sample else sigma
+    answers = {name: getattr(m, name)(time, x) for name in ("data", "score", "log_prob")}
+    logit = 20 * 2.2e-16 / sigma  # what the rounding of x causes
+    for i in range(len(x)):
+        truth = sixty_digits(diagonal, 1.0, sigma, x[i])
+        assert np.abs(answers["log_prob"][i].numpy() - truth["log_prob"]) < logit
+        assert np.abs(answers["data"][i].numpy() - truth["data"]).max() < logit * 2 + 2e-15
+        assert np.abs(answers["score"][i].numpy() - truth["score"]).max() * sigma < 5 * logit
+
+
+def test_planes_notice_an_expanded_square(sixty_digits: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdekit.targets.low_rank.SHARP", math.inf)
+    with pytest.raises(AssertionError):
+        check_planes(sixty_digits, 1e-3, per_sample=False)
+
+
+def test_low_rank_in_three_thousand_dimensions() -> None:
+    """Against Woodbury's identity in NumPy, without a matrix of d x d anywhere."""
+    B, K, d, r = 3, 4, 3072, 6
+    generator = torch.Generator().manual_seed(0)
+    factors, means = (torch.randn(K, d, n, dtype=torch.float64, generator=generator) / 8 for n in (r, 1))
+    g = GaussianMixture(torch.arange(1, K + 1), means[..., 0].reshape(K, 3, 32, 32), LowRank(factors, 0.04))
+    m = g.under(VP())
+    with _Largest() as seen:
+        x = m.sample(0.3, B, seed=1)
+        data, log_prob, score = m.data(0.3, x), m.log_prob(0.3, x), m.score(0.3, x)
+    assert seen.elements <= K * d * r
+    assert data.shape == x.shape == (B, 3, 32, 32)
+    alpha, sigma = m.scales(0.3, x)
+    s = alpha**2 * 0.04 + sigma**2
+    logs, means_given, scores = [], [], []
+    for w, mean, f in zip(g.weights.numpy(), means[..., 0].numpy(), factors.numpy(), strict=True):
+        z = x.flatten(1).numpy() - alpha * mean
+        inner = np.eye(r) + alpha**2 * f.T @ f / s
+        solved = z / s - alpha**2 * np.linalg.solve(inner, (z @ f).T / s).T @ f.T / s
+        log_det = d * np.log(2 * np.pi * s) + np.linalg.slogdet(inner)[1]
+        logs.append(np.log(w) - 0.5 * ((z * solved).sum(1) + log_det))
+        means_given.append(mean + alpha * ((solved @ f) @ f.T + 0.04 * solved))
+        scores.append(-solved)
+    top = np.logaddexp.reduce(logs)
+    weights = np.exp(np.array(logs) - top)[..., None]
+    np.testing.assert_allclose(log_prob.numpy(), top, rtol=1e-12)
+    np.testing.assert_allclose(data.flatten(1).numpy(), (weights * means_given).sum(0), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(score.flatten(1).numpy(), (weights * scores).sum(0), rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["common", "isotropic", "diagonal"])
@@ -374,7 +438,8 @@ def test_no_array_over_samples_components_and_axes(kind: str, per_sample: bool, 
         with torch.set_grad_enabled(gradients), _Largest() as seen:
             for name in (*NAMES, "velocity", "log_prob"):
                 getattr(m, name)(t, x)
-        parameters = K * d * d if kind == "full" else 2 * K * d  # tables of one time, which know no batch
+        # Tables of one time, which know no batch.
+        parameters = {"full": K * d * d, "low_rank": K * d * -(-d // 4)}.get(kind, 2 * K * d)
         assert seen.elements < max(B * K * d, parameters + 1)
 
 

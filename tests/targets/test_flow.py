@@ -141,7 +141,7 @@ def richardson(m: targets.ExactModel, x: Tensor, rho_start: float, rho_end: floa
     return twice, float((twice - once[1]).abs().max())
 
 
-@pytest.mark.parametrize("kind", ["common", "isotropic", "diagonal", "full"])
+@pytest.mark.parametrize("kind", ["common", "isotropic", "diagonal", "full", "low_rank"])
 def test_equals_extrapolated_runge_kutta(kind: str) -> None:
     m = targets.random_mixture(2, 4, 7, covariance=kind).under(EDM())
     x = m.sample(2.0, 12, seed=2)

@@ -16,7 +16,7 @@ from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.processes import VP
 from sdekit.targets import GaussianMixture
 
-KINDS = ("common", "isotropic", "diagonal", "full")
+KINDS = ("common", "isotropic", "diagonal", "full", "low_rank")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -144,3 +144,37 @@ def test_singular_full_covariances_are_those_of_a_subspace() -> None:
     assert m.score(0.1, x).isfinite().all()
     with pytest.raises(OptionError, match="sigma = 0"):
         m.score(0.0, x)
+
+
+@pytest.mark.parametrize(
+    ("factors", "diagonal", "argument"),
+    [
+        (np.ones((3, 4)), 0.1, "factors"),
+        (np.ones((2, 4, 1)), 0.1, "factors"),
+        (np.ones((3, 4, 5)), 0.1, "factors"),
+        (np.full((3, 4, 1), np.nan), 0.1, "factors"),
+        ("ones", 0.1, "factors"),
+        (np.ones((3, 4, 2)), np.ones(4), "diagonal"),
+        (np.ones((3, 4, 2)), -0.1, "diagonal"),
+        (np.ones((3, 4, 2)), None, "diagonal"),
+    ],
+)
+def test_low_rank_refusals(factors: Any, diagonal: Any, argument: str) -> None:
+    with pytest.raises((OptionError, ShapeError, InterfaceError)) as caught:
+        GaussianMixture(np.ones(3), np.zeros((3, 4)), targets.LowRank(factors, diagonal))
+    assert caught.value.argument == argument
+
+
+def test_low_rank_is_the_full_covariance() -> None:
+    factors = np.random.default_rng(0).normal(size=(2, 4, 3))
+    factors[1, :, 2] = factors[1, :, 0]  # of rank 2
+    low = GaussianMixture([1.0, 3.0], np.eye(2, 4), targets.LowRank(factors, [0.1, 0.2]))
+    rest = np.array([0.1, 0.2])[:, None, None] * np.eye(4)
+    full = GaussianMixture([1.0, 3.0], np.eye(2, 4), factors @ factors.transpose(0, 2, 1) + rest)
+    torch.testing.assert_close(low.cov, full.cov, rtol=1e-12, atol=1e-12)
+    x = full.sample(9, seed=1)
+    for name in ("data", "score", "v", "jacobian", "log_prob"):
+        answers = [getattr(g.under(VP()), name)(0.4, x) for g in (low, full)]
+        torch.testing.assert_close(*answers, rtol=1e-11, atol=1e-11)
+    assert "low rank" in repr(low)
+    check_samples(low, full.mean, full.cov)
