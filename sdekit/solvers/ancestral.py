@@ -212,6 +212,12 @@ class DPMppSDE(PlanSolver):
             rows += [_single(n, s, t, self.eta, self.s_noise)] if not inner else self._step(process, n, s, inner[0], t)
         return rows
 
+    def noise_clock(
+        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
+    ) -> tuple[float, ...] | None:
+        # For eta < 1 the noise of a step depends on its length: no common path.
+        return snr_clock(process, times, 1.0) if self.eta == 1 else None
+
     def _step(self, process: AffineSDE, n: int, s: Level, mid: Level, t: Level) -> list[Row]:
         (down_mid, std_mid), (down, std) = lowered(s, mid, self.eta), lowered(s, t, self.eta)
         to_mid, to_t = (exponential_step(process, s, v, "data", 0.0) for v in (down_mid, down))

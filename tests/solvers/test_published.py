@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from sdekit import EDM, VP, Plan, solvers
+from sdekit import EDM, VP, Plan, solve, solvers, targets
 from sdekit.plan import interpret
 from tests.solvers import papers
 from tests.solvers.test_properties import LAMBDAS, PROCESSES, draw, nonlinear, times
@@ -107,6 +107,19 @@ def test_euler_ancestral_is_ddim_with_the_same_eta() -> None:
     for eta in (0.0, 0.4, 1.0):
         a, b = planned(VP(), "euler_ancestral", eta=eta), planned(VP(), "ddim", eta=eta)
         assert a.rows == b.rows and a.clock == b.clock
+
+
+def test_dpmpp_sde_follows_the_path_of_other_solvers() -> None:
+    """Its step's noise is the increment of the path on which `dpmpp_2m_sde` converges to the same end."""
+    model = targets.gaussian([0.7, -0.3], 0.3).under(VP())
+    x = model.sample(times(VP(), [-2.0])[0], 64, 0)
+    assert planned(VP(), "dpmpp_sde").clock == planned(VP(), "ddpm").clock
+    apart = []
+    for n in (16, 64):
+        grid = times(VP(), np.linspace(-2, 2, n + 1))
+        ends = [solve(model, x, grid, k, seed=3, noise="path").x for k in ("dpmpp_sde", "dpmpp_2m_sde")]
+        apart.append(float((ends[0] - ends[1]).square().mean().sqrt()))
+    assert apart[1] < 0.4 * apart[0], apart
 
 
 def test_names_for_one_thing() -> None:
