@@ -7,7 +7,7 @@ For an interval of length h the path gives, for each coordinate,
 independent normals of variances h and h / 12; H is the space-time Levy area (Foster, thesis, University of Oxford,
 2020, chapter 6). Seen backwards in time W changes its sign and H does not.
 
-Construction. The positive axis is cut into octaves [2^k, 2^(k+1)) and [0, 2^-127); the negative axis is its mirror
+Construction. The positive axis is cut into octaves [2^k, 2^(k+1)) and [0, 2^-224); the negative axis is its mirror
 image with other numbers. Each octave has its own W and H, and is halved LEVELS times. To halve an interval with given W
 and H takes two new normals, the coefficients of two functions that are linear on each half and orthogonal to 1 and u
 (Alpert, SIAM J. Math. Anal. 24, 1993): this is the exact law of (W, H) of both halves given that of the whole. Every
@@ -34,22 +34,22 @@ from sdekit.math.philox import check_sample_ids, check_seed, fill_path_normals
 
 __all__ = ["LARGEST", "LEVELS", "BrownianPath"]
 
-LEVELS = 20
+LEVELS = 19
 """How often an octave is halved."""
-LARGEST = 2.0**96
+LARGEST = 2.0**223
 """Paths reach from -LARGEST to LARGEST, both excluded."""
 
-_LOWEST = -127  # the first cell is [0, 2^_LOWEST)
+_LOWEST = -224  # the first cell is [0, 2^_LOWEST)
 _WORK = 2**17  # numbers drawn at once, unless one node needs more
 _ROOT_3, _ROOT_12 = math.sqrt(3.0), math.sqrt(12.0)
 
 
 class BrownianPath:
-    """Standard Brownian motion on (-2^96, 2^96), B(0) = 0, in `size` coordinates for each sample.
+    """Standard Brownian motion on (-LARGEST, LARGEST), B(0) = 0, in `size` coordinates for each sample.
 
-    Memory: four float64 numbers a coordinate, of which two remember the last point asked for, so that a walk through a
-    grid evaluates each point once. Time: some 2 (LEVELS + 2) normals a coordinate for a point, fewer where its binary
-    expansion is short, and two for each octave crossed.
+    Memory: six float64 numbers a coordinate, of which four remember the ends of the last interval asked for, so that a
+    walk through a grid, either way, evaluates each point once. Time: some 2 (LEVELS + 2) normals a coordinate for a
+    point, fewer where its binary expansion is short, and two for each octave crossed.
 
     Args:
         seed: an integer in [0, 2^64).
@@ -62,7 +62,7 @@ class BrownianPath:
 
     def __init__(self, seed: int, sample_ids: Tensor, size: int) -> None:
         self.seed, self.sample_ids, self.size = check_seed(seed), check_sample_ids(sample_ids), size
-        self._last: tuple[float, Tensor] | None = None
+        self._ends: dict[tuple[int, float, int], Tensor] = {}
 
     def __repr__(self) -> str:
         return f"BrownianPath(seed={self.seed}, {len(self.sample_ids)} sample ids, size={self.size})"
@@ -96,7 +96,9 @@ class BrownianPath:
     def _positive(self, a: float, b: float, side: int) -> tuple[Tensor, Tensor]:
         """As `normals` for 0 <= a < b on one side of 0. Pairs hold B and its integral, both from a cell's start."""
         (i, _, first), (j, start, second) = _cell(a), _cell(b)
-        before, after = self._point(i, first, side), self._point(j, second, side)
+        points = [(i, first, side), (j, second, side)]
+        before, after = (self._ends[p] if p in self._ends else self._combine(*_to_point(*p)) for p in points)
+        self._ends = dict(zip(points, (before, after), strict=True))
         if i == j:
             h = second - first
             w = after[0] - before[0]
@@ -113,13 +115,6 @@ class BrownianPath:
         root = math.sqrt(h)
         w = w / root
         return w, (area / (h * root) - w * 0.5) * _ROOT_12
-
-    def _point(self, cell: int, place: float, side: int) -> Tensor:
-        """B and its integral from the start of a cell to a place in it, in units of the cell: (2, B, size)."""
-        key = (cell + place) * (1 - 2 * side)
-        if self._last is None or self._last[0] != key:
-            self._last = key, self._combine(*_to_point(cell, place, side))
-        return self._last[1]
 
     def _cells(self, i: int, j: int, side: int) -> Tensor:
         """B and its integral from the start of cell i to the start of cell j > i, in units of the width of cell j."""
@@ -159,7 +154,7 @@ def check_interval(s: float, t: float) -> None:
             raise OptionError(
                 "times",
                 got=f"{time!r} on the clock of a Brownian path",
-                expected=f"a number between -2^96 and 2^96 = {LARGEST:.3g}",
+                expected=f"a number between -{LARGEST:.3g} and {LARGEST:.3g}",
                 fix="Use noise='step', or a grid that stays inside.",
             )
     resolved = _width(_cell(abs(s))[0]) / 2**LEVELS

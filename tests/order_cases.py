@@ -9,7 +9,10 @@ from typing import Any
 import sdekit
 from sdekit.testing import ObservedOrder, OrderProblem, observed_order
 
-__all__ = ["CASES", "DETERMINISTIC", "FALLING", "LIMITED", "WEAK", "OrderCase"]
+__all__ = ["CASES", "DETERMINISTIC", "FALLING", "LIMITED", "STRONG", "WEAK", "OrderCase"]
+
+
+_AREA = ("sra1", "shark", "exp_sra")  # those that use the area of the path
 
 
 def FALLING(t: float) -> float:
@@ -94,6 +97,7 @@ def _dpm_solvers() -> list[OrderCase]:
     cases += [_case("dpmpp_3m"), _case("dpmpp_3m", starter="single_step")]
     cases += [_case("dpmpp_3m", as_released=True, starter="single_step"), _case("dpmpp_3m", final_order=1)]
     cases += [_case(n, eta=0.0) for n in ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")]
+    cases += [_case(n, tau=0.0) for n in _AREA]
     return cases
 
 
@@ -127,10 +131,24 @@ def _weak() -> list[OrderCase]:
     cases += [_case("dpmpp_3m", "weak", tau, as_released=True) for tau in (1.0, FALLING)]
     cases += [_case(n, "weak", **o) for n in ("euler_ancestral", "dpmpp_2s_ancestral") for o in ({}, {"eta": 0.5})]
     cases += [_case("dpmpp_sde", "weak", **o) for o in ({}, {"eta": 0.5}, {"r1": 0.3})]
+    cases += [_case(n, "weak", tau) for n in _AREA for tau in (0.5, 1.0, FALLING)]
     return cases
 
 
-DETERMINISTIC, WEAK = _deterministic(), _weak()
+def _strong() -> list[OrderCase]:
+    """Each with a clock: a stochasticity that is a function has one only in t."""
+    cases = [_case("ddpm", "strong"), _case("ddpm", "strong", variance="beta")]
+    cases += [_case(n, "strong", eta=eta) for n in ("ddim", "euler_ancestral") for eta in (1.0, 0.5)]
+    cases += [_case("dpmpp_2m", "strong", tau) for tau in (0.2, 1.0)]
+    cases += [_case("dpmpp_2m_sde", "strong"), _case("dpmpp_2m_sde", "strong", eta=0.5)]
+    cases += [_case("dpmpp_3m", "strong", 1.0), _case("exp_adams", "strong", 1.0)]
+    cases += [_case("exp_adams", "strong", 0.5, prediction="noise", order=3)]
+    cases += [_case(n, "strong", tau) for n in ("euler_maruyama", "sra1", "shark") for tau in (1.0, FALLING)]
+    cases += [_case("exp_sra", "strong", tau) for tau in (0.2, 0.5, 1.0)]
+    return cases
+
+
+DETERMINISTIC, WEAK, STRONG = _deterministic(), _weak(), _strong()
 CASES = [*DETERMINISTIC, *WEAK]
 # The fourth-order first steps limit order 6 to 5, but on these problems their error is too small to show.
 LIMITED = [c for c in CASES if c.limited and c.solver.declared.deterministic != 5]

@@ -9,7 +9,9 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     dpm_solver,
     edm,
     euler_maruyama,
+    exp_sra,
     runge_kutta,
+    sra,
     unipc,
 )
 from sdekit.solvers.base import (

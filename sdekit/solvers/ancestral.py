@@ -103,8 +103,8 @@ class EulerAncestral(PlanSolver):
     def noise_clock(
         self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
     ) -> tuple[float, ...] | None:
-        # For eta < 1 the noise of a step depends on its length: no common path.
-        return snr_clock(process, times, 1.0) if self.eta == 1 else None
+        # For eta < 1 a step's noise is as large as that of the SDE of stochasticity eta only in the limit.
+        return snr_clock(process, times, self.eta)
 
 
 @register("dpmpp_2s_ancestral", aliases=("dpmpp_2s_a", "k_dpmpp_2s_a", "DPM++ 2S a"))

@@ -19,6 +19,7 @@ from sdekit.solvers.base import Order, PlanSolver, register
 __all__ = ["DDIM", "DDPM", "ddim_row", "snr_clock"]
 
 _LARGEST = math.log(sys.float_info.max)
+_SLOW = 0.125
 
 
 def ddim_row(step: int, s: Level, t: Level, eta: float = 0.0) -> Row:
@@ -44,15 +45,21 @@ def ddim_row(step: int, s: Level, t: Level, eta: float = 0.0) -> Row:
 
 
 def snr_clock(process: AffineSDE, times: list[float], tau: Stochasticity) -> tuple[float, ...] | None:
-    """e^{2 tau^2 lambda} at each time: the noise of constant tau is an increment of a Brownian path in this clock.
+    """The clock in which the noise of the reverse SDE of constant tau is one Brownian path, at each time.
+
+    With k = 2 tau^2 the noise of e^{tau^2 lambda} x / sigma is a Brownian path in e^{k lambda}, and sqrt(k) times one
+    in (e^{k lambda} - 1) / k. The second is taken for k <= 1/8, where the first hardly moves.
 
     None where there is no such clock (tau a function), or where it leaves the range of floats.
     """
     if callable(tau):
         return None
-    exponents = [2 * tau**2 * level.half_log_snr for level in process.levels(times)]
-    if any(_LARGEST < e < math.inf for e in exponents):
+    k = 2 * tau**2
+    exponents = [k * level.half_log_snr for level in process.levels(times)]
+    if k == 0 or any(_LARGEST < e < math.inf for e in exponents):
         return None
+    if k <= _SLOW:
+        return tuple(math.expm1(e) / k for e in exponents)
     return tuple(math.exp(e) for e in exponents)
 
 
@@ -95,8 +102,8 @@ class DDIM(PlanSolver):
     def noise_clock(
         self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
     ) -> tuple[float, ...] | None:
-        # For eta < 1 the noise of a step depends on its length: no common path.
-        return snr_clock(process, times, 1.0) if self.eta == 1 else None
+        # For eta < 1 a step's noise is as large as that of the SDE of stochasticity eta only in the limit.
+        return snr_clock(process, times, self.eta)
 
 
 @register("ddpm")

@@ -41,7 +41,7 @@ def alternatives(message):
 @pytest.mark.parametrize("name", NAMES)
 def test_bare_sde(kind, name):
     sde, solver = SDES[kind], sdekit.solvers.get(name)
-    if isinstance(solver, Stepper) and solver.needs == "sde":
+    if isinstance(solver, Stepper) and (solver.needs == "sde" or (solver.needs == "additive" and sde.additive)):
         assert sdekit.solve(sde, X, UP, name, seed=0).success
         return
     with pytest.raises(SolverMismatchError) as caught:
