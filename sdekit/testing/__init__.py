@@ -4,17 +4,40 @@ from __future__ import annotations
 
 from sdekit.testing import strategies
 from sdekit.testing.conformance import Conformance, check_solver
+from sdekit.testing.ingredients import Diffeomorphism, Sinh, SinhShear, StateNoise, state_noises
+from sdekit.testing.nonlinear import (
+    Carried,
+    CoxIngersollRoss,
+    ExactProblem,
+    Image,
+    LogNormalMixture,
+    exact_problems,
+)
 from sdekit.testing.orders import ObservedOrder, observed_order
 from sdekit.testing.problems import FAMILIES, OrderProblem, gaussian_problem, order_problems
+from sdekit.testing.residuals import continuity_residual, fokker_planck_residual
 
 __all__ = [
     "FAMILIES",
+    "Carried",
     "Conformance",
+    "CoxIngersollRoss",
+    "Diffeomorphism",
+    "ExactProblem",
+    "Image",
+    "LogNormalMixture",
     "ObservedOrder",
     "OrderProblem",
+    "Sinh",
+    "SinhShear",
+    "StateNoise",
     "check_solver",
+    "continuity_residual",
+    "exact_problems",
+    "fokker_planck_residual",
     "gaussian_problem",
     "observed_order",
     "order_problems",
+    "state_noises",
     "strategies",
 ]
