@@ -45,7 +45,7 @@ def half_log_snr(span: Span) -> Tensor:
 
 @named("karras", aliases=("edm",))
 def karras(span: Span, rho: float = 7.0) -> Tensor:
-    """Equal steps in (sigma / alpha)^(1 / rho) (Karras et al., NeurIPS 2022, eq. 5). t_start must have alpha > 0.
+    """Equal steps in (sigma / alpha)^(1 / rho): equation 5 of Karras et al., NeurIPS 2022. t_start must have alpha > 0.
 
     Args:
         rho: the exponent.
