@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -146,8 +146,7 @@ class LowRankComponents(Expanded):
 
     @property
     def _bases(self) -> Tensor:
-        assert self.bases is not None
-        return self.bases
+        return cast(Tensor, self.bases)
 
     @cached_property
     def _uncentred(self) -> LowRankComponents:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sdekit.affine import AffineSDE
 from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.math.philox import normals
-from sdekit.shapes import check_state, compute_dtype
+from sdekit.shapes import check_state, compute_dtype, uninitialised_like
 from sdekit.targets.components import Components, FullComponents, Scales, Want
 from sdekit.targets.exact import ExactModel
 from sdekit.targets.expanded import DiagonalComponents, IsotropicComponents
@@ -114,7 +114,7 @@ class GaussianMixture:
         if self.components.bases is None:
             z = noise * torch.sqrt(self.components.variances)[index]
         else:
-            z = torch.empty_like(noise)
+            z = uninitialised_like(noise)
             for k in index.unique().tolist():  # K products instead of one (n, d, d) array
                 z[index == k] = self.components.colour(k, noise[index == k])
         return self.means[index] + z.reshape(n, *self.shape)
