@@ -21,7 +21,16 @@ from torch import Tensor
 
 from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.math import philox as module
-from sdekit.math.philox import MAX_STEP, PRIOR_STREAM, SIMULATE_STREAM, fill_normals, normals, philox
+from sdekit.math.philox import (
+    MAX_STEP,
+    PATH_STREAM,
+    PRIOR_STREAM,
+    SIMULATE_STREAM,
+    fill_normals,
+    fill_path_normals,
+    normals,
+    philox,
+)
 
 MASK = 2**32 - 1
 # philox4x32, 10 rounds, of the known answers of Random123: counter, key, result
@@ -436,3 +445,14 @@ def test_arguments_out_of_range_are_refused(change, error):
 def test_integers_of_other_libraries_are_taken():
     expected = normals(5, torch.arange(2), 3, 4)
     assert torch.equal(normals(np.int64(5), torch.arange(2, dtype=torch.int32), np.uint8(3), 4), expected)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 5000])
+def test_nodes_of_a_path_number_the_steps_of_the_streams_above(size):
+    """Each row with a node of its own; rows of large samples are worked on in pieces."""
+    nodes = torch.tensor([0, 1, 2**24 - 1, 2**24, 2**29 + 77, 2**30 - 2**26 - 1])
+    ids = torch.tensor([5, 0, 2**40, 5, 1, 2**62])
+    out = fill_path_normals(torch.zeros(6, size, dtype=torch.float64), SEED, ids, nodes)
+    for row, (node, sample) in enumerate(zip(nodes.tolist(), ids, strict=True)):
+        stream, step = PATH_STREAM + node // 2**24, node % 2**24
+        assert torch.equal(out[row], normals(SEED, sample[None], step, size, stream=stream, dtype=torch.float64)[0])
