@@ -190,7 +190,7 @@ def test_time_at_undoes_half_log_snr_to_twelve_digits(name: str) -> None:
 
 
 MUTANTS = {
-    "a loose tolerance": ("jump", "_TOLERANCE", 1e-5),
+    "a loose tolerance": ("flow", "_TOLERANCE", 1e-3),
     "times taken as not rounded": ("from 5", "_moved", lambda values, shift: values),
     "too far a first edge": ("singular-start", "_NEAREST", 1e-3),
 }
@@ -202,6 +202,30 @@ def test_a_planted_mistake_costs_digits(mutant: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(panels, attribute, value)
     with pytest.raises(AssertionError):
         test_lambda_and_log_alpha_are_exact(name)
+
+
+def test_a_chain_of_jumps_costs_a_panel_each() -> None:
+    chain = DiscreteVP(torch.linspace(1e-4, 0.03, 300, dtype=F64))
+    found, times = derived(chain, 300.0), torch.linspace(0.05, 300, 777, dtype=F64)
+    torch.testing.assert_close(found.half_log_snr(times), chain.half_log_snr(times), rtol=0, atol=2e-14)
+    assert len(found.schedule.tables.ends) < 500
+
+
+def test_a_jump_next_to_the_edge_of_a_panel_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = 0.5 - 1e-4  # between the outermost node of a panel and its edge
+
+    def jump(t: Tensor) -> Tensor:
+        return torch.where(t < place, 1.0, 3.0).to(F64)
+
+    def error() -> float:
+        found = DerivedSchedule(torch.zeros_like, lambda t: jump(t).sqrt(), 0.0, 1.0).half_log_snr(
+            torch.ones(1).double()
+        )
+        return abs(float(found) + 0.5 * math.log(place + 3 * (1 - place)))
+
+    assert error() <= 1e-15
+    monkeypatch.setattr(panels, "_gap", lambda terms, ends: 0.0)
+    assert error() > 1e-5
 
 
 NAMED: dict[str, tuple[AffineSDE, float]] = {

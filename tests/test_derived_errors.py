@@ -67,8 +67,14 @@ bad("g too small to count", OptionError, "g: got zero, or too small", one,
 bad("f NaN", OptionError, r"f\(t\): got nan", lambda t: torch.sqrt(t - 0.5))
 bad("g infinite at the end", OptionError, r"g\(t\): got inf at t = 1.*smaller t_max", one, lambda t: 1 / (1 - t))
 bad("alpha zero at the end", OptionError, r"f\(t\): got -inf at t = 1", lambda t: -1 / (1 - t))
-bad("a pole inside", OptionError, "cannot be integrated near t = 0.5", lambda t: 1 / (t - 0.5))
-bad("a pole of g inside", OptionError, "cannot be integrated near t = 0.5", one, lambda t: (t - 0.5).abs() ** -0.5)
+bad("a pole inside", OptionError, r"cannot be integrated near t = 0\.|got inf at t = 0\.5", lambda t: 1 / (t - 0.5))
+bad(
+    "a pole of g inside",
+    OptionError,
+    r"cannot be integrated near t = 0\.|got inf at t = 0\.5",
+    one,
+    lambda t: (t - 0.5).abs() ** -0.5,
+)
 bad("a pole at the end in all but name", OptionError, "cannot be integrated near t = 1",
     lambda t: torch.tan(0.5 * math.pi * t))  # fmt: skip
 bad("f not integrable from t_data", OptionError, r"t_data: got 0, next to which f grows like \(t - t_data\)\^-1",

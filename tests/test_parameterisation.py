@@ -11,13 +11,18 @@ import pytest
 import torch
 from mpmath import mpf
 
+import sdekit
 from sdekit import EDM, VE, VP, AffineSDE, Heat, Model, OrnsteinUhlenbeck, RectifiedFlow, targets
 from sdekit.errors import InterfaceError, OptionError
 from sdekit.parameterisation import PREDICTIONS, EDMPreconditioning, Schedules, convert, weights
 
 KINDS = ("data", "noise", "score", "velocity", "v")
 PAIRS = list(itertools.product(KINDS, KINDS))
-PROCESSES = [VP(), VE(0.02, 30.0), EDM(), RectifiedFlow(), OrnsteinUhlenbeck(0.8, 1.1), Heat(1.7)]
+PROCESSES = [
+    *(VP(), VE(0.02, 30.0), EDM(), RectifiedFlow(), OrnsteinUhlenbeck(0.8, 1.1), Heat(1.7)),
+    *(sdekit.VPCosine(), sdekit.SubVP(), sdekit.DiscreteVP([0.01, 0.05, 0.2, 0.5, 0.9, 0.95])),
+    sdekit.AffineSDE(lambda t: -t, lambda t: 1 + t, t_min=1e-3, t_max=2.0),
+]
 F64 = torch.float64
 
 

@@ -8,11 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+import sdekit
 from sdekit import EDM, ODE, SDE, VE, VP, Heat, Model, OrnsteinUhlenbeck, RectifiedFlow, targets
 from sdekit.errors import InterfaceError, ModelOutputError, OptionError
 from sdekit.reverse import AffineFlow, AffineReverse, stochasticity_at
 
-PROCESSES = [VP(), VE(0.02, 30.0), EDM(), RectifiedFlow(), OrnsteinUhlenbeck(0.8, 1.1), Heat(1.7)]
+PROCESSES = [
+    *(VP(), VE(0.02, 30.0), EDM(), RectifiedFlow(), OrnsteinUhlenbeck(0.8, 1.1), Heat(1.7)),
+    *(sdekit.VPCosine(), sdekit.SubVP(), sdekit.DiscreteVP([0.01, 0.05, 0.2, 0.5, 0.9, 0.95])),
+    sdekit.AffineSDE(lambda t: -t, lambda t: 1 + t, t_min=1e-3, t_max=2.0),
+]
 KAPPAS = [0.0, 0.5, 1.0, 2.0, lambda t: 0.3 + t / (1 + t)]
 F64 = torch.float64
 

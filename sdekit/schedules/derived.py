@@ -42,8 +42,7 @@ class DerivedSchedule(Schedule):
 
     lambda is exact to 1e-12 max(1, |lambda|) and log alpha to 1e-12 where f and g are smooth or have isolated jumps,
     and where they grow no faster than the rounding of t allows: within 1e-4 of the range from a pole at t_end a digit
-    is lost with every factor of 10. The times of two different schedules compare equal where f and g are the same
-    functions.
+    is lost with every factor of 10. Two schedules are equal where f and g are the same functions on the same range.
 
     Args:
         f, g: functions of a float64 tensor of any shape that return one of its shape and dtype, or a number. g > 0
@@ -104,7 +103,7 @@ class DerivedSchedule(Schedule):
         return torch.where(t == self.t_data, torch.full_like(rate, self.tables.start.sigma_rate), rate)
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """log alpha and lambda; reads the device once where t is a device tensor."""
+        """log alpha and lambda; reads the device twice where t is a device tensor."""
         x = t - self.t_data
         if not bool(((x >= 0) & (t <= self.t_end)).all()):
             raise _outside("t", t, f"times in [{self.t_data:g}, {self.t_end:g}]")

@@ -1,8 +1,8 @@
 """The integrals of f and of g^2 e^{-2 int f} as series on panels: what `sdekit.schedules.derived` evaluates.
 
 The range is cut into panels: geometric ones from t_data on, since f and g may behave like powers of t - t_data there,
-halved until the Legendre series of f and of g^2 e^{-2 A} on each have converged. On a panel the series are integrated
-term by term.
+cut again until the Legendre series of f and of g^2 e^{-2 A} on each have converged: at jumps, which are found by
+bisection, and in the middle elsewhere. On a panel the series are integrated term by term.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ _NODES = 16
 _TOLERANCE = 1e-14  # of the last terms of a series, relative to the integral up to there
 _ROUNDING = 16 * 2.0**-52  # of a panel's values where its times are rounded, relative to (time / width)
 _NEAREST = 1e-30  # the first edge, in units of the whole range
-_MOST = 20_000  # panels
+_MOST = 5_000  # panels
 _DEEPEST = 60  # halvings
+_TELLING = 8  # after so many halvings a jump differs from what is only steep
 _LARGEST = 700.0  # log alpha and log sigma
 
 TERMS = _NODES + 1
@@ -50,6 +51,8 @@ class _Panels(NamedTuple):
     noise_size: np.ndarray
     drift_series: np.ndarray  # (P, 17): A - A_left in powers of z in [-1, 1]
     noise_series: np.ndarray  # (P, 17): int_left g^2 e^{-2 (A - A_left)}
+    low: np.ndarray  # between these two times f and g change most
+    high: np.ndarray
 
 
 class Start(NamedTuple):
@@ -123,7 +126,7 @@ def tabulate(f: Values, g: Values, t_data: float, t_end: float) -> Tables:
             break
         if len(rough) + rough.sum() > _MOST:
             raise _unresolved(panels, rough)
-        middle = 0.5 * (panels.left[rough] + panels.right[rough])
+        middle = _cut(f, g, _Panels(*(v[rough] for v in panels)))
         left, right = (np.concatenate(v) for v in ((panels.left[rough], middle), (middle, panels.right[rough])))
         halves = _measure(f, g, left, right)
         merged = (np.concatenate([old[~rough], new]) for old, new in zip(panels, halves, strict=True))
@@ -180,20 +183,75 @@ def _measure(f: Values, g: Values, left: np.ndarray, right: np.ndarray) -> _Pane
     rules = _rules()
     width = (right - left)[:, None]
     half = 0.5 * width
-    times = left[:, None] + width * rules.nodes
-    diffusion = g(times)
+    # Next to both edges too: a jump beyond the outermost nodes would not be seen.
+    edges = left + 2 * np.spacing(np.abs(left)), right - 2 * np.spacing(np.abs(right))
+    times = np.concatenate([edges[0][:, None], left[:, None] + width * rules.nodes, edges[1][:, None]], 1)
+    drift, diffusion = f(times), g(times)
     _refuse_zero(times, diffusion == 0)
+    low = np.argmax(_change(drift, diffusion), 1)[:, None]
+    bracket = (np.take_along_axis(times, low + i, 1)[:, 0] for i in (0, 1))
     # Times are rounded, which counts where they lie close to a t_data or a pole that is not 0.
-    shift = ((times - left[:, None]) - width * rules.nodes) / half
-    drift = _moved(f(times), shift)
+    shift = ((times[:, 1:-1] - left[:, None]) - width * rules.nodes) / half
+    inner = _moved(drift[:, 1:-1], shift)
     with np.errstate(over="ignore", invalid="ignore"):  # a panel on which alpha overflows is halved
-        noise = _moved(diffusion**2, shift) * np.exp(-2 * half * (drift @ rules.to_nodes.T))
-        series = [half * (values @ rules.expand.T) for values in (drift, noise)]
+        whole = (width * inner) @ rules.weights
+        noise = _moved(diffusion[:, 1:-1] ** 2, shift) * np.exp(-2 * half * (inner @ rules.to_nodes.T))
+        outer = np.stack([diffusion[:, 0] ** 2, diffusion[:, -1] ** 2 * np.exp(-2 * whole)], 1)
+        series = [half * (values @ rules.expand.T) for values in (inner, noise)]
         powers = [(terms @ rules.integrate.T) @ rules.powers.T for terms in series]
-        integrals = [(width * values) @ rules.weights for values in (drift, noise)]
-        tails = [np.abs(terms[:, -2:]).sum(-1) for terms in series]
-        sizes = [width[:, 0] * np.abs(values).max(-1) for values in (drift, noise)]
-    return _Panels(left, right, *integrals, *tails, *sizes, *powers)
+        integrals = [whole, (width * noise) @ rules.weights]
+        tails = [
+            np.abs(terms[:, -2:]).sum(-1) + rules.nodes[0] * _gap(terms, half * ends)
+            for terms, ends in zip(series, (drift[:, [0, -1]], outer), strict=True)
+        ]
+        sizes = [width[:, 0] * np.abs(values).max(-1) for values in (inner, noise)]
+    return _Panels(left, right, *integrals, *tails, *sizes, *powers, *bracket)
+
+
+def _gap(terms: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """How far a Legendre series misses the values at both ends, together."""
+    signs = (-1.0) ** np.arange(terms.shape[1])
+    return 2 * (np.abs(terms @ signs - ends[:, 0]) + np.abs(terms.sum(-1) - ends[:, 1]))
+
+
+def _change(drift: np.ndarray, diffusion: np.ndarray) -> np.ndarray:
+    """How much f and g change from one time of a row to the next, relative to their size."""
+    sizes = [np.abs(v).max(-1, keepdims=True) for v in (drift, diffusion)]
+    steps = [
+        np.abs(np.diff(v)) / np.where(size > 0, size, 1.0) for v, size in zip((drift, diffusion), sizes, strict=True)
+    ]
+    return steps[0] + steps[1]
+
+
+def _cut(f: Values, g: Values, panels: _Panels) -> np.ndarray:
+    """Where to cut each panel: at its largest jump, found by bisection, or in the middle where there is none."""
+    middle = 0.5 * (panels.left + panels.right)
+    some = np.arange(len(middle))  # panels that may have a jump
+    low, high = panels.low, panels.high
+    at_low, at_high = _pair(f, g, low), _pair(f, g, high)
+    first = np.abs(at_high - at_low).sum(0)
+    for i in range(_DEEPEST):
+        between = 0.5 * (low + high)
+        if ((between == low) | (between == high)).all():
+            break
+        at_between = _pair(f, g, between)
+        before = np.abs(at_between - at_low).sum(0) >= np.abs(at_high - at_between).sum(0)
+        low, high = np.where(before, low, between), np.where(before, between, high)
+        at_low, at_high = np.where(before, at_low, at_between), np.where(before, at_between, at_high)
+        if i == _TELLING:
+            # What is smooth has shrunk by now; what is a pole has grown.
+            size = np.abs(at_high - at_low).sum(0)
+            keep = (size > 0.5 * first) & (size < 2 * first)
+            some, low, high, first = some[keep], low[keep], high[keep], first[keep]
+            at_low, at_high = at_low[:, keep], at_high[:, keep]
+    inside = np.minimum(high - panels.left[some], panels.right[some] - high) > 0
+    middle[some[inside]] = high[inside]
+    return middle
+
+
+def _pair(f: Values, g: Values, times: np.ndarray) -> np.ndarray:
+    """f and g, (2, n)."""
+    return np.stack([f(times), g(times)])
 
 
 def _moved(values: np.ndarray, shift: np.ndarray) -> np.ndarray:
