@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdekit import errors, grids, solvers, targets
 from sdekit.affine import AffineSDE
-from sdekit.errors import SdekitError
+from sdekit.errors import OutOfDomain, SdekitError
 from sdekit.geometric import GeometricBrownianMotion
 from sdekit.model import Model
 from sdekit.plan import Plan
@@ -33,6 +33,7 @@ __all__ = [
     "Heat",
     "Model",
     "OrnsteinUhlenbeck",
+    "OutOfDomain",
     "Plan",
     "RectifiedFlow",
     "SdekitError",

@@ -13,9 +13,11 @@ __all__ = [
     "ModelOutputError",
     "NonFiniteError",
     "OptionError",
+    "OutOfDomain",
     "SdekitError",
     "ShapeError",
     "SolverMismatchError",
+    "UnfinishedError",
     "UnknownNameError",
     "suggest",
 ]
@@ -104,6 +106,46 @@ class NonFiniteError(SdekitError, ArithmeticError):
             "solver": "The values left the range of the dtype: use smaller steps or a wider dtype.",
         }[source]
         super().__init__(source, got=f"NaN or infinity at {where}", expected=f"finite values in {what}", fix=fix)
+
+
+class UnfinishedError(SdekitError, ArithmeticError):
+    """An adaptive solve that cannot reach the last time. `partial` holds what every sample had reached.
+
+    Attributes:
+        cause: the name of the `Status` of the sample that failed, such as "BLOW_UP", "STIFF" or "TOLERANCE".
+        sample: its index in the batch.
+        t, step_size: where it stands, and the length of the step that was tried.
+        component: the index, in the flattened sample, of the element whose error was largest.
+    """
+
+    def __init__(self, cause: str, *, sample: int, t: float, step_size: float, component: int, what: str) -> None:
+        self.cause, self.sample, self.t, self.step_size, self.component = cause, sample, t, step_size, component
+        reason, _, advice = what.partition("; ")
+        where = f"sample {sample} at t = {t:.10g}, step {step_size:.3g}, worst component {component}"
+        fix = advice[:1].upper() + advice[1:] + "." if advice else "Evaluate the drift around this t and sample."
+        super().__init__(
+            f"solve ({cause})", got=f"{reason}: {where}", expected="steps that reach the last time", fix=fix
+        )
+
+
+class OutOfDomain(SdekitError, ValueError):  # noqa: N818  (a signal, not a failure)
+    """May be raised by a model or drift where it is not defined.
+
+    Adaptive solvers then try a shorter step for those samples; with fixed steps it ends the solve.
+
+    Args:
+        mask: a bool tensor or sequence (B,), True for each sample of the batch given to the model that it refuses.
+    """
+
+    def __init__(self, mask: Any) -> None:
+        self.mask = mask
+        rows = [i for i, refused in enumerate(mask) if refused] if hasattr(mask, "__iter__") else mask
+        super().__init__(
+            "x",
+            got=f"states where the model is not defined, samples {rows} of the batch it was given",
+            expected="states inside the model's domain",
+            fix="Use smaller steps, or an adaptive solver (rtol=, atol=), which does so by itself.",
+        )
 
 
 class ConformanceError(SdekitError, AssertionError):

@@ -19,11 +19,12 @@ from sdekit.reverse import AffineFlow, AffineReverse, Reverse
 from sdekit.sde import ODE, SDE, Stochasticity
 from sdekit.shapes import finite_number
 from sdekit.solvers.base import PlanSolver, Solver, Stepper
-from sdekit.times import check_count, check_times
+from sdekit.times import check_count, check_times, times_as_floats
 
-__all__ = ["Problem", "path_clock", "prepare"]
+__all__ = ["Problem", "check_tolerance", "path_clock", "prepare", "with_saved"]
 
 _GENEROUS = 1000
+_ATTEMPTS = 5000  # adaptive steps, after which a solve without max_nfe gives up
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Problem:
     model: Model | None = None
     plan: Plan | None = None
     max_nfe: int | None = None
+    tolerance: tuple[float, float] | None = None
+    """rtol and atol of adaptive steps; None for fixed ones."""
 
     @property
     def stochastic(self) -> bool:
@@ -44,14 +47,17 @@ class Problem:
 
     @property
     def calls(self) -> int:
-        """The number of model calls, as far as it is known beforehand."""
+        """The number of model calls, as far as it is known beforehand; with adaptive steps those of the least steps."""
         per_step: Any = getattr(self.solver, "calls_per_step", 1)
-        return self.plan.nfe if self.plan is not None else per_step * (len(self.times) - 1)
+        fixed = per_step * (len(self.times) - 1)
+        return self.plan.nfe if self.plan is not None else fixed if self.tolerance is None else fixed + 2
 
     @property
     def limit(self) -> int:
         """Where a stepper is stopped that makes more calls than it declares, or does not come to an end."""
-        return _GENEROUS * self.calls if self.max_nfe is None else self.max_nfe
+        per_attempt: Any = getattr(self.solver, "calls_per_step", 1)
+        generous = _GENEROUS * self.calls if self.tolerance is None else _ATTEMPTS * per_attempt
+        return generous if self.max_nfe is None else self.max_nfe
 
 
 def prepare(
@@ -73,14 +79,17 @@ def prepare(
             expected="a solver's name, a solver object or a Plan",
             fix="See sdekit.solvers.available() for names; make objects with sdekit.solvers.get(name, ...).",
         )
-    _refuse_tolerances(rtol, atol)
+    tolerance = _tolerance(method, rtol, atol)
     if max_nfe is not None:
         check_count("max_nfe", max_nfe)
     affine = _as_affine(dynamics)
-    problem = (
-        _affine_problem(dynamics, *affine, times, steps, method) if affine else _bare(dynamics, times, steps, method)
-    )
-    if max_nfe is not None and problem.calls > max_nfe:
+    if tolerance is not None:
+        problem = _adaptive_problem(dynamics, affine, times, steps, method, tolerance)
+    elif affine:
+        problem = _affine_problem(dynamics, *affine, times, steps, method)
+    else:
+        problem = _bare(dynamics, times, steps, method)
+    if max_nfe is not None and problem.calls > max_nfe:  # with adaptive steps, the least that there can be
         raise OptionError(
             "max_nfe",
             got=f"{max_nfe}, with a solve of {problem.calls} model calls",
@@ -258,18 +267,80 @@ def _check_two_ends(grid: list[float]) -> None:
         )
 
 
-def _refuse_tolerances(rtol: float | None, atol: float | None) -> None:
-    for argument, value in (("rtol", rtol), ("atol", atol)):
-        if value is None:
-            continue
+def _tolerance(method: Any, rtol: float | None, atol: float | None) -> tuple[float, float] | None:
+    """rtol and atol, or None where neither is given. What is left out: atol is as rtol, and rtol is 0."""
+    given = {name: value for name, value in (("rtol", rtol), ("atol", atol)) if value is not None}
+    for argument, value in given.items():
         number = finite_number(argument, value)
         if number < 0 or (argument == "rtol" and number >= 1):
             raise OptionError(
                 argument, got=repr(value), expected="0 <= rtol < 1 and atol >= 0", fix="Choose another value."
             )
+        if not getattr(method, "adaptive", False):
+            raise OptionError(
+                argument,
+                got=f"{value!r} with a fixed-step solver",
+                expected="no tolerance, or an adaptive solver: "
+                + ", ".join(i.name for i in solvers.available() if i.adaptive),
+                fix="Choose the error by the grid.",
+            )
+    if not given:
+        return None
+    relative = given.get("rtol", 0.0)
+    absolute = given.get("atol", relative)
+    if relative == absolute == 0:
         raise OptionError(
-            argument,
-            got=f"{value!r} with a fixed-step solver",
-            expected="no tolerance",
-            fix="Choose the error by the grid.",
+            "rtol, atol", got="0 and 0", expected="one of them greater than 0", fix="Pass rtol=1e-6, for example."
         )
+    return float(relative), float(absolute)
+
+
+def _adaptive_problem(
+    dynamics: Any,
+    affine: tuple[AffineSDE, Model, Stochasticity | None] | None,
+    times: Any,
+    steps: int | None,
+    method: Any,
+    tolerance: tuple[float, float],
+) -> Problem:
+    if steps is not None:
+        raise OptionError(
+            "steps", got=f"{steps!r} beside tolerances", expected="one of the two", fix="Leave one of them out."
+        )
+    if isinstance(dynamics, SDE):
+        raise SolverMismatchError(
+            "rtol, atol",
+            got=f"tolerances for {type(dynamics).__name__}, an SDE",
+            expected="an ODE, a Model or a probability flow: steps that adapt to a path's noise are not offered",
+            fix="Pass sde.probability_flow(score), or fixed steps to one of: " + _fitting(dynamics) + ".",
+        )
+    if affine is None:
+        return Problem(dynamics, check_times(times), method, tolerance=tolerance)
+    process, model, _ = affine
+    return Problem(dynamics, check_times(times, domain=process.domain), method, model, tolerance=tolerance)
+
+
+def check_tolerance(tolerance: tuple[float, float], dtype: torch.dtype) -> None:
+    """Raises OptionError for a relative tolerance below ten roundings of the dtype."""
+    least = 10 * torch.finfo(dtype).eps
+    if 0 < tolerance[0] < least:
+        raise OptionError(
+            "rtol",
+            got=f"{tolerance[0]!r} for {str(dtype).removeprefix('torch.')}",
+            expected=f"at least {least:.3g}, ten times its rounding, or 0",
+            fix="Raise rtol, or pass the state in float64.",
+        )
+
+
+def with_saved(problem: Problem, save: Any) -> Problem:
+    """An adaptive problem that lands on the times of `save` too. Raises OptionError for a time outside."""
+    if isinstance(save, str) or not (isinstance(save, Sequence) or hasattr(save, "tolist")):
+        return problem
+    wanted = times_as_floats(save, "save")
+    first, last = problem.times[0], problem.times[-1]
+    for t in wanted:
+        if not min(first, last) <= t <= max(first, last):
+            expected = f"times between {first!r} and {last!r}"
+            raise OptionError("save", got=f"t = {t!r}", expected=expected, fix="Leave it out, or extend times.")
+    merged = sorted({*problem.times, *wanted}, reverse=last < first)
+    return replace(problem, times=check_times(merged, argument="times and save"))

@@ -12,7 +12,7 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(progress: Any, total: int) -> Iterator[Callable[[int], Any] | None]:
+def progress_bar(progress: Any, total: int | None) -> Iterator[Callable[[int], Any] | None]:
     """A function that is told of model calls made, or None where nobody listens.
 
     Args:

@@ -51,8 +51,9 @@ def sample(
         model: the model.
         shape: (B, *shape) of the result.
         solver: a name or a solver object.
-        steps: the number of steps; ignored where `grid` gives the times themselves.
+        steps: the number of steps; ignored where `grid` gives the times themselves, and with tolerances.
         grid: a grid's name, a function (process, steps) -> times, or the times; None takes the process's default grid.
+            With tolerances only the ends of a grid by name count.
         seed: an int, a torch.Generator, or None, which draws one integer from torch's generator.
         sample_ids: B integers; default 0..B-1.
         batch_size: solve in chunks of this size.
@@ -83,6 +84,8 @@ def sample(
         )
     sizes = _check_shape(shape, x_start, t_start)
     times = _times(model, grid, steps, t_start)
+    if any(options.get(name) is not None for name in ("rtol", "atol")) and not _is_times(grid):
+        times = [times[0], times[-1]]
     limits = {name: options[name] for name in ("rtol", "atol", "max_nfe") if name in options}
     problem = prepare(model, times, solver, **limits)
     method = solver if problem.plan is None else problem.plan  # planned once for all chunks
@@ -162,7 +165,7 @@ def _times(model: Model, grid: Any, steps: int, t_start: float | None) -> list[f
     check_count("steps", steps)
     if t_start is not None:
         finite_number("t_start", t_start)
-    if grid is None or isinstance(grid, str) or callable(grid):
+    if not _is_times(grid):
         make = grid if callable(grid) else grids.get(grid or process.default_grid)
         ends = {} if t_start is None else {"t_start": t_start}
         times = make(process, steps, **ends)
@@ -174,6 +177,11 @@ def _times(model: Model, grid: Any, steps: int, t_start: float | None) -> list[f
             "t_start", got=repr(t_start), expected=f"the grid's first time, {times[0]!r}", fix="Match them."
         )
     return times
+
+
+def _is_times(grid: Any) -> bool:
+    """Whether a grid is given by its times."""
+    return not (grid is None or isinstance(grid, str) or callable(grid))
 
 
 def _check_ids(sample_ids: Any, batch: int, device: Any) -> Tensor:

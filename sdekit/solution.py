@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Partial", "Run", "Solution", "Status", "StepInfo"]
+__all__ = ["AdaptiveRun", "Partial", "Run", "Solution", "Status", "StepInfo"]
 
 
 class Status(IntEnum):
@@ -17,6 +17,13 @@ class Status(IntEnum):
     SUCCESS = 0
     NON_FINITE = 1
     STOPPED = 2
+    MAX_NFE = 3
+    STIFF = 4
+    BLOW_UP = 5
+    TOLERANCE = 6
+    STEP_UNDERFLOW = 7
+    REJECTIONS = 8
+    OUT_OF_DOMAIN = 9
 
     @property
     def message(self) -> str:
@@ -28,6 +35,14 @@ _MESSAGES = {
     Status.SUCCESS: "reached the last time",
     Status.NON_FINITE: "NaN or infinity appeared; the row is NaN. Solve it with on_failure='raise' to see where",
     Status.STOPPED: "stopped by the callback before the last time",
+    Status.MAX_NFE: "max_nfe calls were made before the last time was reached; raise max_nfe, or loosen the tolerances",
+    Status.STIFF: "max_nfe calls were made, with steps held short by stability: the equation is stiff; "
+    "raise max_nfe, or loosen the tolerances",
+    Status.BLOW_UP: "the state grew without bound at a time before the last",
+    Status.TOLERANCE: "the tolerance is below the rounding error of the state; raise rtol or atol, or use float64",
+    Status.STEP_UNDERFLOW: "the step became shorter than the rounding of t: the equation jumps or is singular there",
+    Status.REJECTIONS: "the error did not fall with the step: the drift is noisy, or not a function of t and x",
+    Status.OUT_OF_DOMAIN: "the model refused the state, however short the step",
 }
 
 
@@ -70,6 +85,9 @@ class Solution:
 class StepInfo:
     """What a callback is given after each step; return True from the callback to stop the solve.
 
+    With adaptive steps a step is one attempt of all samples that have not reached the end: t and t_next are then
+    (B,) float64 tensors on the host, equal where a sample's step was rejected or the sample is at the end.
+
     Attributes:
         i: the index of the step.
         t, t_next: its ends.
@@ -79,8 +97,8 @@ class StepInfo:
     """
 
     i: int
-    t: float
-    t_next: float
+    t: float | Tensor
+    t_next: float | Tensor
     x: Tensor
     denoised: Tensor | None
     nfe: int
@@ -88,11 +106,15 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class Partial:
-    """What a failed solve had reached: the state at the last grid time passed, that time, and the model calls made."""
+    """What a failed solve had reached: the state at the last grid time passed, that time, and the model calls made.
+
+    With adaptive steps t, nfe and status are (B,) tensors on the host: each sample's own.
+    """
 
     x: Tensor
-    t: float
-    nfe: int
+    t: float | Tensor
+    nfe: int | Tensor
+    status: Tensor | None = None
 
 
 @dataclass
@@ -104,3 +126,15 @@ class Run:
     nfe: int = 0
     steps: int = 0
     stopped: bool = False
+
+
+@dataclass
+class AdaptiveRun:
+    """What an adaptive loop gives: states and saved states, and (B,) int64 tensors on the host."""
+
+    x: Tensor
+    saved: dict[int, Tensor]
+    nfe: Tensor
+    steps: Tensor
+    rejected: Tensor
+    status: Tensor

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdekit.control import FlowField, ODEField, adapt
 from sdekit.errors import InterfaceError, NonFiniteError, OptionError, UnknownNameError, suggest
 from sdekit.execute import compile_plan, execute
 from sdekit.integrate import integrate
@@ -18,12 +19,12 @@ from sdekit.monitor import Monitor
 from sdekit.noise import NoiseSource, make_noise
 from sdekit.plan import Plan
 from sdekit.plan.coefficients import check_fits
-from sdekit.problem import Problem, path_clock, prepare
+from sdekit.problem import Problem, check_tolerance, path_clock, prepare, with_saved
 from sdekit.progress import progress_bar
 from sdekit.sde import ODE, SDE
 from sdekit.seeds import resolve_seed
 from sdekit.shapes import check_state
-from sdekit.solution import Run, Solution, Status, StepInfo
+from sdekit.solution import AdaptiveRun, Run, Solution, Status, StepInfo
 from sdekit.solvers.base import Solver
 from sdekit.times import times_as_floats
 from sdekit.version import __version__
@@ -67,9 +68,14 @@ def solve(
         noise: "step", keyed by (seed, sample id, step); "path", one Brownian path per (seed, sample id) for any grid;
             "plain", torch's generator; or an object with fill(out, step, stream).
         sample_ids: (B,) integers that key each sample's noise; default 0..B-1.
-        rtol, atol: for adaptive solvers; an error with fixed steps.
-        max_nfe: refuse to start where more model calls would be made.
-        save: "final", "all", or grid times whose states are kept in `xs`.
+        rtol, atol: tolerances, with which adaptive solvers choose the steps of each sample for itself: the root mean
+            square over the sample of error / (atol + rtol |x|) is at most 1 in every step. `times` are then the two
+            ends, and times between them that are landed on exactly. One left out: atol is as rtol, and rtol is 0.
+            Without both, steps are fixed.
+        max_nfe: the most model calls. With fixed steps a solve that would make more is not started; with adaptive ones
+            a sample that would make more fails.
+        save: "final", "all" of `times`, or a list of times whose states are kept in `xs`: of the grid with fixed steps,
+            any between the ends with adaptive ones.
         on_failure: "raise", or "mask": rows that fail become NaN with their status set, the others are not affected.
         checks: "full" looks at every model output for NaN, "end" once at the end (a failure is then located by running
             again), "off" never.
@@ -86,6 +92,9 @@ def solve(
     """
     problem = prepare(dynamics, times, solver, steps=steps, rtol=rtol, atol=atol, max_nfe=max_nfe)
     check_state(x)
+    if problem.tolerance is not None:
+        check_tolerance(problem.tolerance, x.dtype)
+        problem = with_saved(problem, save)
     _check_choice("on_failure", on_failure, _FAILURE)
     _check_choice("checks", checks, _CHECKS)
     _check_callable("callback", callback)
@@ -99,12 +108,12 @@ def solve(
     # Only named noise is keyed; a deterministic solve and a noise object leave torch's generator alone.
     key = resolve_seed(seed) if problem.stochastic and isinstance(noise, str) else None
 
-    def run(level: str, first: bool) -> tuple[Run, Monitor]:
+    def run(level: str, first: bool) -> tuple[Run | AdaptiveRun, Monitor]:
         source = make_noise(noise, key or 0, sample_ids, len(x), x.device, clock) if problem.stochastic else None
         monitor = Monitor(x, level, on_failure == "mask")
         monitor.state(x, 0, problem.times[0], "x")
         told = callback if first else None
-        with progress_bar(progress if first else None, problem.calls) as advance:
+        with progress_bar(progress if first else None, None if problem.tolerance else problem.calls) as advance:
             return _run(problem, x, source, monitor, saved, told, advance, conditioning), monitor
 
     try:
@@ -145,14 +154,13 @@ def _check_noise(noise: Any, seed: Any, sample_ids: Any, x: Tensor) -> None:
 
 def _check_conditioning(problem: Problem, conditioning: dict[str, Any]) -> None:
     """Keywords that nothing would read are errors: mistyped options land here."""
-    with_plan = problem.plan is not None and problem.model is not None
-    names = [*(problem.model.conditioning if with_plan and problem.model else ()), *conditioning]
+    names = [*(problem.model.conditioning if problem.model is not None else ()), *conditioning]
     if not names:
         return
     known = [
         p for p in inspect.signature(solve).parameters if p not in ("dynamics", "x", "times", "solver", "conditioning")
     ]
-    if with_plan and problem.model:
+    if problem.model is not None:
         accepted = _keywords(problem.model.net)
         if accepted is None:
             return
@@ -215,7 +223,9 @@ def _run(
     callback: Callable[[StepInfo], Any] | None,
     advance: Callable[[int], Any] | None,
     conditioning: dict[str, Any],
-) -> Run:
+) -> Run | AdaptiveRun:
+    if problem.tolerance is not None:
+        return _adapt(problem, x, monitor, saved, callback, advance, conditioning)
     if problem.plan is not None and problem.model is not None:
         return execute(
             compile_plan(problem.plan, problem.model),
@@ -243,9 +253,60 @@ def _run(
     )
 
 
-def _solution(
-    problem: Problem, x: Tensor, run: Run, monitor: Monitor, saved: list[int], provenance: dict[str, Any]
+def _adapt(
+    problem: Problem,
+    x: Tensor,
+    monitor: Monitor,
+    saved: list[int],
+    callback: Callable[[StepInfo], Any] | None,
+    advance: Callable[[int], Any] | None,
+    conditioning: dict[str, Any],
+) -> AdaptiveRun:
+    method: Any = problem.solver
+    if problem.model is not None:
+        field = FlowField(problem.model, x, problem.times, method.adaptive_clock, conditioning)
+    else:
+        field = ODEField(problem.dynamics, x, problem.times)
+    rtol, atol = problem.tolerance or (0.0, 0.0)
+    return adapt(
+        field,
+        method,
+        x,
+        problem.times,
+        monitor,
+        rtol=rtol,
+        atol=atol,
+        limit=problem.limit,
+        save=saved,
+        callback=callback,
+        advance=advance,
+    )
+
+
+def _adaptive_solution(
+    problem: Problem, x: Tensor, run: AdaptiveRun, monitor: Monitor, saved: list[int], provenance: dict[str, Any]
 ) -> Solution:
+    final, status = run.x, run.status.to(x.device)
+    failed = monitor.failed & (status == int(Status.SUCCESS))  # found at the end only
+    status[failed] = int(Status.NON_FINITE)
+    if bool(monitor.failed.any()):
+        shape = (-1, *(1,) * (x.ndim - 1))
+        final = torch.where(monitor.failed.reshape(shape), torch.full_like(final, torch.nan), final)
+    last = len(problem.times) - 1
+    kept = [i for i in saved if i in run.saved and i != last]
+    states, times = [run.saved[i] for i in kept], [problem.times[i] for i in kept]
+    if last in saved or not kept:
+        states, times = [*states, final], [*times, problem.times[-1]]
+    nfe, steps, rejected = (v.to(x.device) for v in (run.nfe, run.steps, run.rejected))
+    t = torch.tensor(times, dtype=torch.float64)
+    return Solution(final, torch.stack(states), t, nfe, steps, rejected, status, "step", provenance)
+
+
+def _solution(
+    problem: Problem, x: Tensor, run: Run | AdaptiveRun, monitor: Monitor, saved: list[int], provenance: dict[str, Any]
+) -> Solution:
+    if isinstance(run, AdaptiveRun):
+        return _adaptive_solution(problem, x, run, monitor, saved, provenance)
     final = run.x.to(x.dtype)
     status = torch.full(
         (len(x),), int(Status.STOPPED if run.stopped else Status.SUCCESS), dtype=torch.int64, device=x.device
@@ -281,6 +342,7 @@ def _provenance(problem: Problem, x: Tensor, key: int | None, noise: Any, checks
         "solver": solver,
         "dynamics": repr(problem.dynamics if problem.model is None else problem.model),
         "times": list(problem.times),
+        "rtol, atol": problem.tolerance,
         "seed": key,
         "noise": noise if noise is None or isinstance(noise, str) else repr(noise),
         "checks": checks,

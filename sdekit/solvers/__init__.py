@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sdekit.solvers import (  # noqa: F401  (registration)
     adams,
+    adaptive,
     ancestral,
     ddim,
     dpm_solver,
@@ -14,6 +15,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     sra,
     unipc,
 )
+from sdekit.solvers.adaptive import EmbeddedRungeKutta
 from sdekit.solvers.base import (
     Increments,
     Order,
@@ -27,15 +29,22 @@ from sdekit.solvers.base import (
     info,
     register,
 )
+from sdekit.solvers.controller import Controller
+from sdekit.solvers.embedded import Pair
+from sdekit.solvers.tableau import Tableau
 
 __all__ = [
+    "Controller",
+    "EmbeddedRungeKutta",
     "Increments",
     "Order",
+    "Pair",
     "PlanSolver",
     "Solver",
     "SolverInfo",
     "StepResult",
     "Stepper",
+    "Tableau",
     "available",
     "get",
     "info",

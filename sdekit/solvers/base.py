@@ -65,6 +65,8 @@ class Solver:
     declared: Order = Order()
     fixed_stochasticity: float | None = None
     default_stochasticity: float = 0.0
+    adaptive: ClassVar[bool] = False
+    """Whether it takes tolerances: see `sdekit.solvers.adaptive.EmbeddedRungeKutta`."""
 
     @property
     def label(self) -> str:
@@ -272,7 +274,7 @@ def info(name: str, **options: Any) -> SolverInfo:
         order=solver.declared,
         nfe_per_step=calls,
         stochastic=stochastic,
-        adaptive=False,
+        adaptive=solver.adaptive,
         needs=_needs(solver),
         reference=solver.reference,
         options=dict(vars(solver)),

@@ -1,0 +1,242 @@
+"""What an adaptive solve integrates: an ODE in t, or the probability flow of a model in another variable.
+
+Times stay on the host in float64; a sample's times are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdekit.control.clocks import CLOCKS
+from sdekit.control.nodes import Nodes
+from sdekit.errors import ModelOutputError, OptionError
+from sdekit.execute.outputs import same_memory
+from sdekit.model import Model, check_output
+from sdekit.sde import ODE
+from sdekit.shapes import compute_dtype
+
+__all__ = ["Field", "FlowField", "ODEField"]
+
+
+class ODEField:
+    """dx/dt = drift(t, x).
+
+    The drift may rewrite one buffer at every call: its first output is copied, and where the second lies in the same
+    memory, all are.
+
+    Args:
+        times: where to go, from the start on.
+    """
+
+    def __init__(self, dynamics: ODE, x: Tensor, times: Sequence[float]) -> None:
+        self.drift, self.dtype, self.computes = dynamics.drift, x.dtype, compute_dtype(x.dtype)
+        self.device, self.ones = x.device, (1,) * (x.ndim - 1)
+        self.counts = not torch.is_inference_mode_enabled()  # whether tensors count their changes
+        self.sign = 1.0 if times[-1] > times[0] else -1.0
+        self.goals = self.sign * np.asarray(times)
+        self.one = np.ones(1)
+        self.narrow = _Narrow(times) if self.computes == torch.float32 else None
+        self.copied = False  # whether the caller copies what it is given
+        self.copies: bool | None = None
+        self.held: list[tuple[Tensor, int]] = []
+
+    def start(self, n: int) -> tuple[Any, np.ndarray]:
+        """What to pass on at the start, and the scale there."""
+        return self._calls(np.full((1, n), self.sign * self.goals[0]))[0], self.one
+
+    def nodes(
+        self, u: np.ndarray, step: np.ndarray, scale: np.ndarray, goal: np.ndarray, lands: np.ndarray | None
+    ) -> Nodes:
+        """The points u (m, n) of steps of length `step` (n,); where `lands`, the last is the goal."""
+        times = u if self.sign > 0 else -u
+        gain = step if self.sign > 0 else -step
+        return Nodes(times, [gain] * len(u), None, step, self.one, self._calls(times))
+
+    def __call__(self, call: Any, point: Tensor) -> Tensor:
+        """The slope at a point (n, *shape), in its computing dtype."""
+        handed = point if self.dtype is self.computes else point.to(self.dtype)
+        if not self.counts:
+            return self.checked(self.drift(call, handed.clone()), point).clone()
+        version = handed._version
+        out = self.checked(self.drift(call, handed), point)
+        if handed._version != version:
+            raise _changed("drift", "its input")
+        if self.copied:
+            return out
+        if self.copies or out.is_inference() or (self.copies is None and self._decide(out)):
+            return out.clone()
+        self.held.append((out, out._version))
+        return out
+
+    def checked(self, out: Any, point: Tensor) -> Tensor:
+        """An output that looks like the state. Raises ModelOutputError."""
+        usual = type(out) is Tensor and out.dtype is self.computes and out.shape == point.shape
+        if usual and out.device == self.device and out.layout is torch.strided:
+            return out
+        return check_output(out, point, "drift")
+
+    def check(self) -> None:
+        """Raise where the drift has changed an output that is still in use."""
+        for out, version in self.held:
+            if out._version != version:
+                raise _changed("drift", "the tensor returned by an earlier call")
+        del self.held[:-1]  # the last slope is the next step's first
+
+    def times(self, u: Any) -> np.ndarray:
+        """t, of any shape."""
+        return self.sign * np.asarray(u)
+
+    def take(self, call: Any, rows: Tensor) -> Any:
+        """What to pass on for some of the rows."""
+        return call[rows]
+
+    def select(self, rows: np.ndarray) -> None:
+        """From now on, the batch is these samples of the original one."""
+
+    def _decide(self, out: Tensor) -> bool:
+        """Whether to copy this output: the first, and from the second on all where the memory is the same."""
+        if not self.held:
+            self.held.append((out, out._version))
+            return True
+        self.copies = same_memory(out, self.held.pop()[0])
+        return self.copies
+
+    def _calls(self, times: np.ndarray) -> Sequence[Tensor]:
+        values = torch.from_numpy(times if self.narrow is None else self.narrow(times))
+        if self.device.type != "cpu":
+            values = values.to(self.device)
+        return values.view(*times.shape, *self.ones).unbind(0)
+
+
+class FlowField:
+    """The probability flow of a model's process, in one of `CLOCKS`.
+
+    Conditioning tensors whose first axis is the batch are cut with it.
+
+    Raises:
+        OptionError: where the clock is infinite at an end, or the network's prediction does not determine the slope.
+    """
+
+    def __init__(
+        self, model: Model, x: Tensor, times: Sequence[float], clock: str, conditioning: Mapping[str, Any]
+    ) -> None:
+        self.copied = False
+        self.model, self.process, self.clock = model, model.process, CLOCKS[clock]
+        self.dtype = x.dtype
+        self.ends = np.asarray(times)
+        values = _finite(self.clock.value(self.process, self.ends), clock, times)
+        self.sign = 1.0 if values[-1] > values[0] else -1.0
+        self.goals = self.sign * values
+        self.low, self.high = min(times), max(times)
+        self.conditioning: dict[str, Any] = {**model.conditioning, **conditioning}
+        self.given = {k: v for k, v in self.conditioning.items() if _per_sample(v, len(x))}
+        self._check_ends()
+
+    def _check_ends(self) -> None:
+        """That the network's prediction gives the slope at both ends."""
+        if type(self.model).predict is not Model.predict:
+            return
+        for t in (float(self.ends[0]), float(self.ends[-1])):
+            _, data, noise = self.clock.slope(self.process, np.array([t]))
+            found = self.model.coefficients((float(data[0]), float(noise[0])), t)
+            if not np.isfinite(found).all():
+                raise OptionError(
+                    "times",
+                    got=f"t = {t!r}, where {self.model!r} does not determine the flow",
+                    expected="a time where it does",
+                    fix="Move that end inside, or use a network that predicts 'v'.",
+                )
+
+    def start(self, n: int) -> tuple[Any, np.ndarray]:
+        """What to pass on at the start, and the scale there."""
+        t = np.full(n, self.ends[0])
+        scale, data, noise = self.clock.slope(self.process, t)
+        return (torch.from_numpy(t), data, noise), scale
+
+    def nodes(
+        self, u: np.ndarray, step: np.ndarray, scale: np.ndarray, goal: np.ndarray, lands: np.ndarray | None
+    ) -> Nodes:
+        times = self.clock.time(self.process, self.sign * u)
+        if lands is not None:
+            times[-1] = np.where(lands, self.ends[goal], times[-1])
+        times = np.minimum(np.maximum(times, self.low), self.high)
+        scales, data, noise = self.clock.slope(self.process, times)
+        gains, ratios = list(self.sign * step * scales), list(scales / scale)
+        calls = [(torch.from_numpy(t), p, q) for t, p, q in zip(times, data, noise, strict=True)]
+        return Nodes(times, gains, ratios, step * scales[-1], scales[-1], calls)
+
+    def __call__(self, call: Any, point: Tensor) -> Tensor:
+        t, data, noise = call
+        handed = point if point.dtype == self.dtype else point.to(self.dtype)
+        version = None if handed.is_inference() else handed._version
+        out = self.model.predict((data, noise), t, handed, **self.conditioning)
+        if version is not None and handed._version != version:
+            raise _changed("net", "its input")
+        return out
+
+    def check(self) -> None:
+        """Nothing to do: predictions are new tensors."""
+
+    def times(self, u: Any) -> np.ndarray:
+        """t, of any shape."""
+        t = self.clock.time(self.process, self.sign * np.asarray(u))
+        return np.minimum(np.maximum(t, self.low), self.high)
+
+    def take(self, call: Any, rows: Tensor) -> Any:
+        """What to pass on for some of the rows."""
+        at = rows.cpu().numpy()
+        return tuple(v[at] for v in call)
+
+    def select(self, rows: np.ndarray) -> None:
+        for name, value in self.given.items():
+            self.conditioning[name] = value[torch.from_numpy(rows).to(value.device)]
+
+
+Field = ODEField | FlowField
+
+
+class _Narrow:
+    """float32 times that stay inside the interval: rounding to the nearest would leave it by half an ulp."""
+
+    def __init__(self, times: Sequence[float]) -> None:
+        low, high = min(times), max(times)
+        self.low, self.high = np.float32(low), np.float32(high)
+        if float(self.low) < low:
+            self.low = np.nextafter(self.low, np.float32(np.inf))
+        if float(self.high) > high:
+            self.high = np.nextafter(self.high, np.float32(-np.inf))
+
+    def __call__(self, times: np.ndarray) -> np.ndarray:
+        return np.minimum(np.maximum(times.astype(np.float32), self.low), self.high)
+
+
+def _changed(source: str, what: str) -> ModelOutputError:
+    return ModelOutputError(
+        source,
+        got=f"a change in place of {what}",
+        expected="inputs and outputs that are left as they are",
+        fix="Work on a copy, and return a new tensor from each call.",
+    )
+
+
+def _finite(values: np.ndarray, clock: str, times: Sequence[float]) -> np.ndarray:
+    """The clock at the times. Raises OptionError where it is infinite."""
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        others = ", ".join(repr(name) for name in CLOCKS if name != clock)
+        raise OptionError(
+            "clock",
+            got=f"{clock!r}, which is infinite at t = {times[bad[0]]!r}",
+            expected="a clock that is finite at all times",
+            fix=f"Use another one ({others}; 'theta' is finite wherever the process is), or move that time.",
+        )
+    return values
+
+
+def _per_sample(value: Any, batch: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch

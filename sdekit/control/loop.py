@@ -1,0 +1,386 @@
+"""The adaptive loop: every sample has a step, an error and a status of its own, and leaves the batch when it arrives.
+
+Control is in NumPy float64 on the host; tensors hold states and slopes only. Time is u = sign s with s the field's
+variable, so that u increases. Samples under way are the rows of `Active`; what they leave behind is in `Results`. A
+row's numbers do not depend on the other rows: operations on states are elementwise, or within one sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdekit.control.attempt import Arrays, Norm, Scheme, Tensors
+from sdekit.control.failure import Trace, cause_of_underflow, explain
+from sdekit.control.fields import Field
+from sdekit.control.nodes import Nodes
+from sdekit.control.results import Results
+from sdekit.control.rows import Active, Calls
+from sdekit.control.start import first_steps
+from sdekit.errors import NonFiniteError, SdekitError
+from sdekit.monitor import Monitor, bad_samples
+from sdekit.shapes import compute_dtype
+from sdekit.solution import AdaptiveRun, Partial, Status, StepInfo
+
+__all__ = ["adapt"]
+
+_STRETCH = 1.01  # how much longer a step may become so that it ends at a goal
+_SMALL = 2**15  # elements, up to which NumPy is faster
+_PATIENCE = 60  # rejections in a row
+_FINEST = 8 * np.finfo(np.float64).eps  # of |u|: a shorter step would be mostly rounding
+
+
+def adapt(
+    field: Field,
+    method: Any,
+    x: Tensor,
+    times: Sequence[float],
+    monitor: Monitor,
+    *,
+    rtol: float,
+    atol: float,
+    limit: int,
+    save: Collection[int] = (),
+    callback: Callable[[StepInfo], Any] | None = None,
+    advance: Callable[[int], Any] | None = None,
+) -> AdaptiveRun:
+    """Solve from times[0] to times[-1], landing on each time between.
+
+    Args:
+        method: has `pair`, `filter`, `first_step` and `compact`: see `sdekit.solvers.adaptive`.
+        monitor: has seen the start.
+        limit: how many calls may be made for one sample.
+        save: indices of the times whose states are kept.
+
+    Raises:
+        UnfinishedError, NonFiniteError: where a sample fails, unless the monitor masks.
+    """
+    loop = _Loop(field, method, x, times, monitor, rtol, atol, limit)
+    loop.callback, loop.advance = callback, advance
+    try:
+        stopped = loop.run(frozenset(save))
+    except BaseException as error:
+        loop.annotate(error)
+        raise
+    run = loop.result(frozenset(save))
+    if not stopped:
+        loop.check_end(run)
+    return run
+
+
+class _Loop:
+    """One solve."""
+
+    callback: Callable[[StepInfo], Any] | None = None
+    advance: Callable[[int], Any] | None = None
+
+    def __init__(
+        self,
+        field: Field,
+        method: Any,
+        x: Tensor,
+        times: Sequence[float],
+        monitor: Monitor,
+        rtol: float,
+        atol: float,
+        limit: int,
+    ) -> None:
+        self.field, self.method, self.monitor, self.times, self.limit = field, method, monitor, times, limit
+        self.scheme, self.filter, self.last = Scheme(method.pair), method.filter, len(times) - 1
+        self.eps = torch.finfo(x.dtype).eps
+        state = x.to(compute_dtype(x.dtype), copy=True, memory_format=torch.contiguous_format)
+        self.norm, self.strict = Norm(rtol, atol, state), monitor.checks == "full"
+        self.results, self.attempts = Results(x), 0
+        history = self.filter.no_history(len(x)) if self.filter.remembers else None
+        self.active = Active(state, field.goals, history)
+        self.calls = Calls(field, self.active, limit)
+        small = x.device.type == "cpu" and x.numel() <= _SMALL and not torch.is_grad_enabled()
+        self.stages = (Arrays if small else Tensors)(self.scheme, self.norm)
+        field.copied = small
+        self.slowed = False  # whether the last step of any sample was rejected
+        self.finest = _FINEST * float(np.abs(field.goals).max())
+        self.told = torch.full((len(x),), float(times[0]), dtype=torch.float64)
+
+    def run(self, save: frozenset[int]) -> bool:
+        """To the end, or until the callback stops it: then true."""
+        a = self.active
+        if 0 in save:
+            self.results.reach(0, a.rows, a.x)
+        if not self.method.compact:
+            a.alive = np.ones(len(a), dtype=bool)
+        known = self.monitor.failed.cpu().numpy()
+        if known.any():
+            a.x = torch.where(self.column(known), torch.zeros_like(a.x), a.x)  # should they stay in the batch
+            self.results.status[known] = int(Status.NON_FINITE)
+            self.drop(known)
+        if self.going():
+            self.begin()
+        while self.going():
+            made = self.calls.made
+            self.attempt(save)
+            if self.advance is not None:
+                self.advance(self.calls.made - made)
+            if self.callback is not None and self.tell():
+                return True
+        return False
+
+    def going(self) -> bool:
+        """Whether any sample is under way."""
+        alive = self.active.alive
+        return len(self.active) > 0 if alive is None else bool(alive.any())
+
+    def begin(self) -> None:
+        """The slopes at the start, and the first steps."""
+        a = self.active
+        self.calls.begin()
+        call, a.scale = self.field.start(len(a))
+        a.slope = self.calls(call, a.x)
+        if self.calls.refused is not None:
+            self.fail(self.calls.refused, Status.OUT_OF_DOMAIN)
+        bad = bad_samples(a.slope, torch.zeros(len(a), dtype=torch.bool, device=a.x.device)) if len(a) else None
+        if bad is not None:
+            self.fail(bad.cpu().numpy(), Status.NON_FINITE)
+        if not self.going():
+            return
+        self.calls.begin()
+        first = self.method.first_step
+        if first is None:
+            a.h = first_steps(self.field, a, self.calls, self.norm, self.scheme.order)
+        else:
+            a.h = np.full(len(a), first)
+        self.look_ahead(None)
+        if self.advance is not None:
+            self.advance(self.calls.made)
+
+    def attempt(self, save: frozenset[int]) -> None:
+        """One step of every active sample, accepted for some, rejected for others."""
+        a = self.active
+        room = a.end - a.u
+        spare = room - a.h * _STRETCH
+        lands = None if np.minimum.reduce(spare) > 0 else spare <= 0
+        step = a.h if lands is None else np.where(lands, room, a.h)
+        u_end = a.u + step
+        if lands is not None:
+            u_end = np.where(lands, a.end, u_end)
+        u = self.scheme.fractions * step
+        u += a.u
+        np.minimum(u, u_end, out=u)
+        u[-1] = u_end
+        nodes = self.field.nodes(u, step, a.scale, a.goal, lands)
+        trace = Trace(self.stages, a.rows, a.x, nodes, self.calls.nfe, self.attempts)
+        self.calls.begin()
+        new, end, error = self.stages.run(self.calls, a.x, a.slope, nodes)
+        self.field.check()
+        if not self.scheme.reuses_end:
+            arrives = False if lands is None else lands & (a.goal == self.last)
+            end = self.end_slope(nodes, new, (error <= 1) & ~arrives)
+        trace.new, trace.error = new, error
+        refused = trace.refused = self.calls.refused
+        if refused is not None:
+            error[refused] = np.inf
+        if a.alive is not None:
+            error[~a.alive] = 0
+        self.attempts += 1
+        if np.maximum.reduce(error) <= 1:  # NaN is not
+            self.advance_all(step, error, u_end, new, end, nodes)
+            bad = None
+        else:
+            bad = np.flatnonzero(~(error <= 1))
+            self.advance_most(bad, step, error, u_end, new, end, nodes)
+        if lands is not None:
+            self.arrive(lands, bad, save)
+        self.look_ahead(trace)
+
+    def end_slope(self, nodes: Nodes, new: Tensor, wanted: np.ndarray) -> Tensor:
+        """The slopes at the new states, where the next step begins with them."""
+        a = self.active
+        if wanted.all() or (a.alive is not None and wanted.any()):
+            return self.calls(nodes.calls[-1], new)
+        return self.calls.some(nodes.calls[-1], new, wanted) if wanted.any() else a.slope
+
+    def advance_all(
+        self, step: np.ndarray, error: np.ndarray, u_end: np.ndarray, new: Tensor, end: Tensor, nodes: Nodes
+    ) -> None:
+        """Every sample's step is accepted."""
+        a = self.active
+        factor = self.filter.after_acceptance(error, step, a.history, self.scheme.order)
+        if a.history is not None:
+            a.history = self.filter.remember(error, step, a.history, step == a.h)
+        if self.slowed:
+            self.hold(factor)
+            a.streak[:] = 0
+            self.slowed = False
+        a.x, a.slope, a.u, a.scale = new, end, u_end, nodes.scale
+        self.propose(step * factor, step)
+
+    def advance_most(
+        self,
+        bad: np.ndarray,
+        step: np.ndarray,
+        error: np.ndarray,
+        u_end: np.ndarray,
+        new: Tensor,
+        end: Tensor,
+        nodes: Nodes,
+    ) -> None:
+        """All steps are accepted but those of the samples `bad`, which stay where they are, with the slopes there."""
+        a, order = self.active, self.scheme.order
+        rows = torch.from_numpy(bad).to(a.x.device)
+        a.x = new.index_copy(0, rows, a.x.index_select(0, rows))
+        a.slope = end.index_copy(0, rows, a.slope.index_select(0, rows))
+        u_end[bad] = a.u[bad]
+        a.u = u_end
+        if len(nodes.scale) > 1:
+            scale = nodes.scale.copy()
+            scale[bad] = a.scale[bad]
+            a.scale = scale
+        lost = error[bad]
+        error[bad] = 1.0
+        factor = self.filter.after_acceptance(error, step, a.history, order)
+        if a.history is not None:
+            whole = step == a.h
+            whole[bad] = False
+            a.history = self.filter.remember(error, step, a.history, whole)
+        if self.slowed:
+            self.hold(factor)
+        factor[bad] = self.filter.after_rejection(np.where(np.isfinite(lost), lost, np.inf), order)
+        error[bad] = lost
+        streak = a.streak[bad] + 1
+        a.streak[:] = 0
+        a.streak[bad] = streak
+        a.rejected[bad] += 1
+        self.slowed = True
+        short = step * factor
+        self.propose(short, step)
+        a.h[bad] = short[bad]
+
+    def hold(self, factor: np.ndarray) -> None:
+        """No longer steps after a rejection."""
+        after = np.flatnonzero(self.active.streak)
+        factor[after] = np.minimum(factor[after], 1.0)
+
+    def propose(self, proposed: np.ndarray, step: np.ndarray) -> None:
+        """The next steps. One that was cut short by a time between says little about the one after it."""
+        a = self.active
+        a.h = proposed if self.last == 1 else np.where(step < a.h, np.maximum(proposed, a.h), proposed)
+
+    def arrive(self, lands: np.ndarray, bad: np.ndarray | None, save: frozenset[int]) -> None:
+        """Samples that have reached a time: on to the next, or out of the batch."""
+        a = self.active
+        landed = lands if a.alive is None else lands & a.alive
+        if bad is not None:
+            landed = landed.copy()
+            landed[bad] = False
+        if not landed.any():
+            return
+        final = landed & (a.goal == self.last)
+        for goal in np.unique(a.goal[landed]).tolist() if self.last > 1 else [self.last]:
+            if goal in save or goal == self.last:
+                here = landed & (a.goal == goal)
+                self.results.reach(goal, a.rows[here], a.x if here.all() else a.x.index_select(0, a.index(here)))
+        if self.last > 1:
+            a.goal = a.goal + (landed & ~final)
+            a.end = np.where(landed & ~final, self.field.goals[a.goal], a.end)
+        if final.any():
+            self.results.status[a.rows[final]] = int(Status.SUCCESS)
+            self.drop(final)
+
+    def look_ahead(self, trace: Trace | None) -> None:
+        """Fail the samples for which another step makes no sense."""
+        if self.slowed and trace is not None and self.strict and not np.isfinite(trace.error).all():
+            self.blame(trace)
+        a = self.active
+        if not self.going():
+            return
+        if not np.minimum.reduce(a.h) >= self.finest:
+            short = (a.h < _FINEST * np.maximum(np.abs(a.u), np.abs(a.end))) & (a.h * _STRETCH < a.end - a.u)
+            self.fail(short | ~(a.h > 0), None, trace)
+        if self.slowed and (a.streak >= _PATIENCE).any():
+            self.fail(a.streak >= _PATIENCE, Status.REJECTIONS, trace)
+        if self.calls.made + self.scheme.calls > self.limit:
+            self.fail(self.calls.nfe + self.scheme.calls > self.limit, Status.MAX_NFE, trace)
+
+    def blame(self, trace: Trace) -> None:
+        """Fail the samples for which the model returned NaN or infinity at a finite state: checks="full"."""
+        rows = [int(row) for row in trace.rows[~np.isfinite(trace.error)]]
+        at_fault = [row for row in rows if (sample := trace.of(row)) and sample.first_bad()[0] == "model"]
+        self.fail(np.isin(self.active.rows, at_fault), Status.NON_FINITE, trace)
+
+    def fail(self, which: np.ndarray, status: Status | None, trace: Trace | None = None) -> None:
+        """Take samples out of the batch, or raise the error of the first; without a status the cause is looked for."""
+        a = self.active
+        if a.alive is not None:
+            which = which & a.alive
+        for at in np.flatnonzero(which).tolist():
+            row = int(a.rows[at])
+            sample = None if trace is None else trace.of(row)
+            cause = cause_of_underflow(sample, self.eps) if status is None else status
+            if cause is Status.MAX_NFE and sample is not None:
+                rough, stiff = sample.is_below_rounding(self.eps), sample.is_stiff()
+                cause = Status.TOLERANCE if rough else Status.STIFF if stiff else cause
+            self.results.status[row] = int(cause)
+            if not self.monitor.mask:
+                raise explain(cause, row, float(self.field.times(a.u[at])), float(a.h[at]), sample)
+            self.monitor.failed[row] = True
+        if which.any():
+            self.drop(which)
+
+    def drop(self, which: np.ndarray) -> None:
+        """Samples that are done leave the batch, unless the method keeps it whole."""
+        a = self.active
+        self.results.leave(a, which, self.field.times(a.u), self.calls.nfe, self.attempts)
+        if a.alive is None:
+            a.keep(~which)
+            self.field.select(a.rows)
+        else:
+            a.alive &= ~which
+            a.end, a.h = np.where(which, a.u, a.end), np.where(which, 1.0, a.h)
+
+    def result(self, save: frozenset[int]) -> AdaptiveRun:
+        """What there is, of samples that have arrived and of those under way."""
+        a = self.active
+        self.results.leave(a, a.under_way(), self.field.times(a.u), self.calls.nfe, self.attempts)
+        return self.results.run(self.last, save, a)
+
+    def partial(self) -> Partial:
+        """What every sample has reached, and when."""
+        run = self.result(frozenset())
+        return Partial(run.x.detach(), torch.from_numpy(self.results.reached.copy()), run.nfe, run.status)
+
+    def tell(self) -> bool:
+        """Call the callback; true where it stops the solve."""
+        partial = self.partial()
+        before, self.told = self.told, torch.as_tensor(partial.t)
+        info = StepInfo(self.attempts - 1, before, self.told, partial.x.clone(), None, self.calls.made)
+        return self.callback is not None and self.callback(info) is True
+
+    def annotate(self, error: BaseException) -> None:
+        """Say where in the solve an exception arose; those of user code pass through otherwise unchanged."""
+        if isinstance(error, SdekitError):
+            error.partial = self.partial()
+        t = self.field.times(self.active.u)
+        span = f", between t = {t.min():.8g} and {t.max():.8g}" if len(t) else ""
+        error.add_note(f"raised in attempt {self.attempts}{span}, of a sdekit solve with adaptive steps")
+        if len(t) < len(self.results.status) and not isinstance(error, SdekitError):
+            error.add_note(
+                f"The batch had {len(t)} of {len(self.results.status)} samples, as the others had arrived. For a drift "
+                "that holds a value for each sample, pass a solver with compact=False."
+            )
+
+    def check_end(self, run: AdaptiveRun) -> None:
+        """What is returned, in the dtype in which it is returned: half precisions overflow there."""
+        for goal, x in {**run.saved, self.last: run.x}.items():
+            try:
+                self.monitor.state(x, self.attempts, self.times[goal])
+            except NonFiniteError as error:
+                error.partial = self.partial()
+                raise
+
+    def column(self, which: np.ndarray) -> Tensor:
+        """(n, 1, ..., 1), on the state's device."""
+        x = self.active.x
+        return torch.from_numpy(which).to(x.device).view(-1, *(1,) * (x.ndim - 1))
