@@ -32,7 +32,17 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
 
 
-COMMANDS = [(), ("solvers",), ("grids",), ("bench",), ("bench", "list"), ("bench", "run")]
+COMMANDS = [
+    (),
+    ("solvers",),
+    ("grids",),
+    ("bench",),
+    ("bench", "list"),
+    ("bench", "run"),
+    ("bench", "report"),
+    ("bench", "compare"),
+    ("report",),
+]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -82,12 +92,17 @@ def test_grids_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_bench_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("bench", "list") == 0
-    assert "orders" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "orders" in text
+    assert "smoke" in text
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out == f"sdekit {__version__}\n"
+
+
+MORE = ("--resume", "--on", "ring, *")
 
 
 @pytest.mark.parametrize("status", [0, 1, 130])
@@ -99,14 +114,19 @@ def test_status_of_a_run_is_that_of_the_command(status: int, monkeypatch: pytest
         return status
 
     monkeypatch.setattr(command, "run_suite", fake)
-    assert run("bench", "run", "orders", "--out", str(tmp_path), "--workers", "3", "--only", "d*") == status
+    assert run("bench", "run", "orders", "--out", str(tmp_path), "--workers", "3", "--only", "d*", *MORE) == status
     assert (seen["name"], seen["out"], seen["workers"], seen["only"]) == ("orders", tmp_path, 3, "d*")
+    assert (seen["resume"], seen["on"]) == (True, "ring, *")
 
 
 REFUSED = [
     (("bench", "run", "oders"), "Did you mean 'orders'?"),
     (("bench", "run", "nowhere.toml"), "No such file"),
     (("bench", "run", "orders", "--only", "huen"), "'heun'"),
+    (("bench", "run", "orders", "--only", "ddim", "--on", "rng, vp, karras"), "'ring, vp, karras'"),
+    (("bench", "report", "nowhere"), "nowhere/results.json: No such file"),
+    (("report", "nowhere"), "nowhere/results.json: No such file"),
+    (("bench", "compare", "nowhere", "nowhere"), "nowhere/results.json: No such file"),
     (("bench", "run", "orders", "--wrkers", "2"), "--workers"),
     (("bench", "run", "orders", "--workers", "two"), "'--workers'"),
     (("bench", "run"), "suite"),
@@ -131,6 +151,8 @@ def test_what_cannot_be_done_is_one_message(
         ("typer", "sdekit.cli.commands", ("solvers",), "sdekit[cli]"),
         ("rich", "sdekit.cli.commands", ("solvers",), "sdekit[cli]"),
         ("pydantic", "sdekit.bench.suite", ("bench", "list"), "sdekit[bench]"),
+        ("plotly", "sdekit.bench.report", ("bench", "report"), "sdekit[bench]"),
+        ("plotly", "sdekit.bench.report", ("bench", "run", "orders"), "sdekit[bench]"),
         ("matplotlib", "sdekit.bench.pictures", ("bench", "run", "orders"), "sdekit[bench]"),
     ],
 )

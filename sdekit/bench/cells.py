@@ -59,12 +59,18 @@ class Cell:
     samples: int
     seed: int
 
+    @property
+    def place(self) -> str:
+        """Where it is measured: "target, process, grid"."""
+        return f"{self.target.name}, {self.process.name}, {self.grid}"
 
-def expand(suite: Suite, only: str | None = None) -> list[Cell]:
+
+def expand(suite: Suite, only: str | None = None, on: str | None = None) -> list[Cell]:
     """All cells of a suite, in a fixed order.
 
     Args:
         only: a pattern such as "dpmpp*"; solvers whose name or label does not match are left out.
+        on: a pattern of where it is measured, such as "mixture, vp, *": target, process and grid.
 
     Raises:
         UnknownNameError: for a solver, option, process, target, grid or pattern that nothing is known under.
@@ -75,11 +81,12 @@ def expand(suite: Suite, only: str | None = None) -> list[Cell]:
     _check_uses(suite)
     variants = _variants(suite)
     chosen = _matching(variants, only)
-    return [
+    found = [
         *_order_cells(suite, chosen, processes, targets),
         *_work_cells(suite, chosen, processes, targets),
         *_picture_cells(suite, only, processes, targets),
     ]
+    return found if on is None else _placed(found, on)
 
 
 def label_of(solver: str, options: Options) -> str:
@@ -131,6 +138,14 @@ def _matches(variant: Variant, only: str | None) -> bool:
     return only is None or any(fnmatch.fnmatchcase(name, only) for name in (variant.solver, variant.label))
 
 
+def _placed(found: list[Cell], on: str) -> list[Cell]:
+    chosen = [c for c in found if fnmatch.fnmatchcase(c.place, on)]
+    if not chosen:
+        expected = "a pattern that some 'target, process, grid' matches"
+        raise UnknownNameError("--on", got=repr(on), expected=expected, fix=suggest(on, {c.place for c in found}))
+    return chosen
+
+
 def _check_grids(suite: Suite) -> None:
     known = {*grids.available(), *FAMILIES, "irregular"}
     for section in suite.orders:
@@ -165,7 +180,8 @@ def _order_cells(
         steps = None if section.steps is None else tuple(section.steps)
         for variant in variants:
             for kind in section.kinds:
-                if not _declares(variant, kind):
+                order = _declared(variant, kind)
+                if order is None or not section.declared[0] <= order <= section.declared[1]:
                     continue
                 for process in section.processes:
                     for grid in section.grids:
@@ -189,7 +205,7 @@ def _work_cells(
     for section in suite.work:
         for variant in variants:
             for kind in section.kinds:
-                if _declares(variant, kind):
+                if _declared(variant, kind) is not None:
                     yield Cell(
                         "work",
                         kind,
@@ -213,7 +229,7 @@ def _picture_cells(
             if _matches(variant, only):
                 yield Cell(
                     "picture",
-                    "deterministic" if _declares(variant, "deterministic") else "weak",
+                    "deterministic" if _declared(variant, "deterministic") is not None else "weak",
                     variant,
                     processes[section.process],
                     targets[section.target],
@@ -225,6 +241,5 @@ def _picture_cells(
                 )
 
 
-def _declares(variant: Variant, kind: str) -> bool:
-    declared = solvers.get(variant.solver, **dict(variant.options)).declared
-    return getattr(declared, kind) is not None
+def _declared(variant: Variant, kind: str) -> float | None:
+    return getattr(solvers.get(variant.solver, **dict(variant.options)).declared, kind)

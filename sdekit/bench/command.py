@@ -16,7 +16,9 @@ from rich.text import Text
 
 from sdekit.bench import build, results, runner, summary, table
 from sdekit.bench.cells import Cell, expand
+from sdekit.bench.store import Store
 from sdekit.bench.suite import Suite, load
+from sdekit.times import check_count
 
 __all__ = ["run_suite"]
 
@@ -25,9 +27,11 @@ PASSED, FELL_SHORT, INTERRUPTED = 0, 1, 130
 
 @dataclass
 class _Run:
+    source: str
     suite: Suite
     cells: list[Cell]
     found: dict[int, dict[str, Any]] = field(default_factory=dict)
+    reused: int = 0
     seconds: float = 0.0
     complete: bool = False
 
@@ -38,15 +42,26 @@ class _Run:
 
 
 def run_suite(
-    name: str, *, out: Path | None = None, workers: int | None = None, only: str | None = None, console: Console
+    name: str,
+    *,
+    out: Path | None = None,
+    workers: int | None = None,
+    only: str | None = None,
+    on: str | None = None,
+    resume: bool = False,
+    console: Console,
 ) -> int:
     """Measure a suite, print its table, write its files.
+
+    Every measurement is kept as soon as it is finished, in a file of its own under `out`/cells.
 
     Args:
         name: of a shipped suite, or a path that ends in .toml.
         out: the folder of results; default results/<suite>.
         workers: processes; default one for each core.
         only: a pattern of solvers.
+        on: a pattern of "target, process, grid".
+        resume: use what is kept of the same measurements by the same code, and measure the rest.
         console: where the table goes; progress goes to standard error.
 
     Returns:
@@ -55,41 +70,74 @@ def run_suite(
     Raises:
         SdekitError: for a suite, pattern or folder that cannot be used; before anything is measured.
     """
-    # Here, so that a missing matplotlib shows before the measurements and not after them; on use, as it takes its time.
-    from sdekit.bench import pictures
+    # Here, so that a missing package shows before the measurements and not after them; on use, as it takes its time.
+    from sdekit.bench import pictures, report
 
     suite = load(name)
-    cells = expand(suite, only)
+    cells = expand(suite, only, on)
     build.check(cells)
     out = results.folder(Path("results") / suite.name if out is None else out)
-    count = runner.default_workers() if workers is None else workers
-    run = _Run(suite, cells)
+    store = Store(out / "cells")
+    store.prepare()
+    count = check_count("workers", runner.default_workers() if workers is None else workers)
+    run = _Run(name, suite, cells)
+    if resume:
+        _take_up(run, store, console)
     start = time.perf_counter()
     try:
-        with _progress(len(cells)) as advance:
-            for i, result in runner.run(cells, suite.tolerance, count):
-                run.found[i] = result
-                advance(result)
+        _measure(run, store, count)
         run.complete = True
     except KeyboardInterrupt:
-        console.print(f"\nInterrupted after {len(run.found)} of {len(cells)} measurements.", style="yellow")
+        text = f"\nInterrupted after {len(run.found)} of {len(cells)} measurements; --resume measures the rest."
+        console.print(text, style="yellow")
     run.seconds = time.perf_counter() - start
     lines, written = _write(run, out, results.environment(count))
     if run.complete:
-        written += pictures.draw(run.ordered, lines, suite, out)
+        written += [*pictures.draw(run.ordered, lines, suite, out), report.write_report(out)]
     return _report(run, lines, written, console)
+
+
+def _take_up(run: _Run, store: Store, console: Console) -> None:
+    """Use what an earlier run has left, and say what that is."""
+    survey = store.survey(run.cells, run.suite.tolerance)
+    run.found, run.reused = survey.found, len(survey.found)
+    others = {
+        "new": survey.new,
+        "measured by other code or versions, or on another machine": survey.other,
+        "failed before": survey.failed,
+        "damaged": len(survey.damaged),
+    }
+    why = "; ".join(f"{count} {what}" for what, count in others.items() if count)
+    left = len(run.cells) - run.reused
+    console.print(
+        f"Resumed: {run.reused} measurements re-used, {left} to be measured{f' ({why})' if why else ''}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for line in survey.damaged:
+        console.print(Text(f"Not used: {line}", style="yellow"), soft_wrap=True)
+
+
+def _measure(run: _Run, store: Store, workers: int) -> None:
+    missing = [i for i in range(len(run.cells)) if i not in run.found]
+    with _progress(len(missing)) as advance:
+        for j, result in runner.run([run.cells[i] for i in missing], run.suite.tolerance, workers, store):
+            run.found[missing[j]] = result
+            advance(result)
 
 
 def _write(run: _Run, out: Path, about: dict[str, Any]) -> tuple[list[summary.Line], list[Path]]:
     lines = summary.summarise(run.ordered, run.suite.tolerance, run.suite.table_calls)
     written = results.write_results(
         out,
+        source=run.source,
         suite=run.suite.model_dump(mode="json"),
         results=run.ordered,
         lines=lines,
         about=about,
         seconds=run.seconds,
         complete=run.complete,
+        reused=run.reused,
     )
     return lines, written
 
@@ -107,7 +155,9 @@ def _say_where(console: Console, written: list[Path], run: _Run, bad: int) -> No
     minutes, seconds = divmod(round(run.seconds), 60)
     verdict = f"{bad} fell short or failed" if bad else "every measured order reaches the declared one"
     if run.complete:
-        console.print(f"{len(run.found)} measurements in {minutes} min {seconds:02d} s: {verdict}.")
+        count = f"{len(run.found) - run.reused} measurements"
+        more = f", {run.reused} re-used" if run.reused else ""
+        console.print(f"{count} in {minutes} min {seconds:02d} s{more}: {verdict}.")
     console.print(
         Text(f"Written to {written[0].parent}{'' if run.complete else ', without pictures'}:"), soft_wrap=True
     )

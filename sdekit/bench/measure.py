@@ -32,10 +32,12 @@ def measure(cell: Cell, tolerance: float) -> dict[str, Any]:
         "solver": cell.variant.label,
         "name": cell.variant.solver,
         "options": {k: list(v) if isinstance(v, tuple) else v for k, v in cell.variant.options},
+        "family": solvers.info(cell.variant.solver).family,
         "kind": cell.kind,
         "process": cell.process.name,
         "target": cell.target.name,
         "grid": cell.grid,
+        "half_log_snr": [cell.low, cell.high],
         "status": "ok",
         "message": "",
     }

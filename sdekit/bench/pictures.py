@@ -11,7 +11,7 @@ import matplotlib
 import matplotlib.style
 
 from sdekit.bench import samples, work
-from sdekit.bench.results import write_atomically
+from sdekit.bench.files import write_atomically
 from sdekit.bench.suite import Suite
 from sdekit.bench.summary import Line
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: one JSON file, tables beside it, and where and how they came about."""
+"""What a run leaves behind: one sealed JSON file, tables beside it, and where and how they came about."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import os
 import platform
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sdekit.bench.files import digest, sealed, unsealed, write_atomically
+from sdekit.bench.store import cpu_name, version_of
 from sdekit.bench.summary import Line
 from sdekit.errors import OptionError
 from sdekit.version import __version__
 
-__all__ = ["FORMAT", "environment", "folder", "write_atomically", "write_results"]
+__all__ = ["FILE", "FORMAT", "environment", "folder", "read_results", "write_results"]
 
-FORMAT = "sdekit results 1"
-_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib")
+FILE = "results.json"
+FORMAT = "sdekit results 2"
+_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "plotly")
 
 
 def environment(workers: int) -> dict[str, Any]:
@@ -31,10 +32,10 @@ def environment(workers: int) -> dict[str, Any]:
     return {
         "sdekit": __version__,
         "python": platform.python_version(),
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: version_of(name) for name in _PACKAGES},
         "system": platform.platform(),
         "machine": platform.machine(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "workers": workers,
         "threads_per_worker": 1,
@@ -64,56 +65,63 @@ def folder(path: Path) -> Path:
 def write_results(
     out: Path,
     *,
+    source: str,
     suite: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
     lines: Iterable[Line],
     about: Mapping[str, Any],
     seconds: float,
     complete: bool,
+    reused: int = 0,
 ) -> list[Path]:
-    """Write results.json, which holds everything, and its numbers as orders.csv and errors.csv; returns the paths."""
+    """Write results.json, which holds everything, and its numbers as orders.csv and errors.csv; returns the paths.
+
+    Args:
+        source: the suite as it was asked for: a name, or the path of a file.
+        reused: how many of the results an earlier run had measured.
+    """
     content = {
         "format": FORMAT,
+        "numbers": digest([{k: v for k, v in result.items() if k != "seconds"} for result in results]),
         "complete": complete,
+        "source": source,
+        "reused": reused,
         "environment": dict(about),
         "seconds": round(seconds, 3),
         "suite": dict(suite),
         "summary": [_plain(line) for line in lines],
     }
-    files = {"results.json": _json(content, results), "orders.csv": _orders(results), "errors.csv": _errors(results)}
+    files = {FILE: _json(content, results), "orders.csv": _orders(results), "errors.csv": _errors(results)}
     for name, body in files.items():
         write_atomically(out / name, body.encode())
     return [out / name for name in files]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new one, never half of one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-", suffix=path.suffix)
+def read_results(folder: Path) -> dict[str, Any]:
+    """The content of a folder's results.json, which `write_results` wrote.
+
+    Raises:
+        OptionError: where there is none, or one that was cut short, damaged, edited, or is of another format.
+    """
+    path = folder / FILE
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that only their owner may read.
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        raw = path.read_bytes()
+    except OSError as error:
+        raise OptionError(
+            "results",
+            got=f"{path}: {error.strerror}",
+            expected="a folder that `sdekit bench run` wrote",
+            fix="Run `sdekit bench run orders` first, or pass another folder.",
+        ) from error
+    return unsealed(path, raw, FORMAT)
 
 
 def _json(content: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
-    """Indented, but every result on one line."""
-    head = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-    lines = ",\n  ".join(json.dumps(result, allow_nan=False, ensure_ascii=False) for result in results)
+    """Sealed and indented, but every result on one line."""
+    whole = sealed({**content, "results": list(results)})
+    head = json.dumps({k: v for k, v in whole.items() if k != "results"}, indent=1, allow_nan=False)
+    lines = ",\n  ".join(json.dumps(result, allow_nan=False) for result in results)
     return f'{head[:-2]},\n "results": [\n  {lines}\n ]\n}}\n'
-
-
-def _umask() -> int:
-    """It can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _plain(line: Line) -> dict[str, Any]:
@@ -161,21 +169,3 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerows([header, *rows])
     return buffer.getvalue()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
-    """The processor's name; Linux tells it in a file, and elsewhere platform may know."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -53,11 +53,17 @@ class _OnTarget(_Table):
 
 
 class Orders(_OnTarget):
-    """Orders of convergence: every solver, on each process and family of grids."""
+    """Orders of convergence: every solver, on each process and family of grids.
+
+    Attributes:
+        declared: the least and the largest declared order that is measured here. High orders meet rounding errors on
+            step counts that low ones need.
+    """
 
     processes: Annotated[list[str], Field(min_length=1)]
     grids: Annotated[list[str], Field(min_length=1)]
     steps: list[Steps] | None = None
+    declared: tuple[float, float] = (0.0, 99.0)
 
 
 class Work(_OnTarget):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -11,36 +10,29 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sdekit.bench.curves import TITLES, fitted_slope, merged
 from sdekit.bench.summary import Line
 
-__all__ = ["figure", "fitted_slope", "merged", "orders_figure"]
+__all__ = ["figure", "orders_figure"]
 
 # One hue for each declared order, one shade and marker for each solver of it.
 _HUES = {1: "Greys", 2: "Blues", 3: "Greens", 4: "Oranges", 5: "RdPu"}
 _OTHER = "Purples"
 _TARGETS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00")  # Okabe and Ito's, told apart by all readers
 _MARKERS = "os^Dv<>Pph"
-_SAME = 1e-6
-_FLOOR = 1e-11
-_TITLES = {
-    "deterministic": "deterministic: distance to the exact flow",
-    "weak": "stochastic: distance of the law (Gaussian of the same mean and covariance)",
-}
-
-Curve = tuple[list[int], list[float]]
 
 
 def figure(results: Sequence[dict[str, Any]], target: str) -> Figure | None:
     """Error against calls on one target, a panel for each kind, fitted slopes in the legends."""
     found = [r for r in results if r["what"] == "work" and r["status"] == "ok"]
-    kinds = [k for k in _TITLES if any(r["kind"] == k for r in found)]
+    kinds = [k for k in TITLES if any(r["kind"] == k for r in found)]
     if not kinds:
         return None
     drawn = Figure(figsize=(11, 5.6 * len(kinds) + 0.4), layout="constrained")
     axes = drawn.subplots(len(kinds), 1, squeeze=False, sharex=True)[:, 0]
     for axis, kind in zip(axes, kinds, strict=True):
         _panel(axis, [r for r in found if r["kind"] == kind])
-        axis.set_title(_TITLES[kind], fontsize=11, loc="left")
+        axis.set_title(TITLES[kind], fontsize=11, loc="left")
     axes[-1].set_xlabel("model calls")
     first = found[0]
     drawn.suptitle(f"{target}, process {first['process']}, grid {first['grid']}", fontsize=13)
@@ -85,41 +77,6 @@ def _label(names: list[str], declared: Any, slope: float | None) -> str:
     """Methods that are the same under one another; the slope with the last of them."""
     order = "" if declared is None else f"[{declared:g}] "
     return order + "\n    = ".join(names) + ("" if slope is None else f":  {slope:.2f}")
-
-
-def merged(results: Sequence[dict[str, Any]]) -> list[tuple[list[str], Any, Curve]]:
-    """Solvers with their curves, by declared order; those that are the same method share one curve."""
-    found: list[tuple[list[str], Any, Curve]] = []
-    for result in sorted(results, key=lambda r: (r["declared"] or 0, r["solver"])):
-        curve = _curve(result)
-        for names, declared, other in found:
-            if declared == result["declared"] and _same(curve, other):
-                names.append(result["solver"])
-                break
-        else:
-            found.append(([result["solver"]], result["declared"], curve))
-    return found
-
-
-def _curve(result: dict[str, Any]) -> Curve:
-    points = {p["calls"]: p["error"] for p in result["points"] if p["error"]}
-    return list(points), list(points.values())
-
-
-def _same(a: Curve, b: Curve) -> bool:
-    return a[0] == b[0] and all(
-        math.isclose(x, y, rel_tol=_SAME, abs_tol=1e-13) for x, y in zip(a[1], b[1], strict=True)
-    )
-
-
-def fitted_slope(calls: Sequence[int], errors: Sequence[float]) -> float | None:
-    """Minus the slope of log error against log calls, by least squares over the last half above rounding."""
-    points = [(math.log(n), math.log(e)) for n, e in zip(calls, errors, strict=True) if e > _FLOOR]
-    points = points[len(points) // 2 :]
-    if len(points) < 2:
-        return None
-    mx, my = (math.fsum(column) / len(points) for column in zip(*points, strict=True))
-    return -math.fsum((x - mx) * (y - my) for x, y in points) / math.fsum((x - mx) ** 2 for x, _ in points)
 
 
 def orders_figure(results: Sequence[dict[str, Any]], lines: Sequence[Line]) -> Figure | None:

@@ -86,15 +86,58 @@ def run(
         int | None, typer.Option(help="Processes, of one thread each.", show_default="one for each core")
     ] = None,
     only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only solvers whose name matches.")] = None,
+    on: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Only where this matches: 'TARGET, PROCESS, GRID'.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Use what an earlier run of the same code has finished.")
+    ] = False,
 ) -> None:
-    """Run a suite: print its table, write its results and pictures.
+    """Run a suite: print its table, write its results, pictures and report.
+
+    Every measurement is kept as soon as it is finished, under cells/ in the folder. With --resume those made by the
+    same code and versions on the same machine are used again; what is missing, failed or damaged is measured.
 
     Exit status: 0 where every measured order reaches the declared one, 1 where one falls short or a measurement fails,
     2 where the suite cannot be run as asked, 130 after Ctrl-C, which keeps what is finished.
     """
     from sdekit.bench.command import run_suite
 
-    status = run_suite(suite, out=out, workers=workers, only=only, console=Console())
+    status = run_suite(suite, out=out, workers=workers, only=only, on=on, resume=resume, console=Console())
+    if status:
+        raise typer.Exit(status)
+
+
+@bench.command("report", epilog="Example: `sdekit bench report results/orders`")
+@app.command("report", epilog="Example: `sdekit report results/orders`")
+def report(
+    folder: Annotated[Path, typer.Argument(help="What `sdekit bench run` wrote.")] = Path("results/orders"),
+    out: Annotated[Path | None, typer.Option(help="The page.", show_default="FOLDER/report.html")] = None,
+) -> None:
+    """Write the report of a run: one HTML page with tables, charts and samples, which needs no network.
+
+    Exit status: 0, or 2 where the results are missing or damaged or the page cannot be written.
+    """
+    from sdekit.bench.report import write_report
+
+    path = write_report(folder, out)
+    Console().print(Text(f"Written to {path}"), soft_wrap=True)
+
+
+@bench.command(
+    "compare", epilog="Example: `sdekit bench compare benchmarks/results/cpu-xeon-2-cores/orders results/orders`"
+)
+def compare(
+    before: Annotated[Path, typer.Argument(help="A folder that `sdekit bench run` wrote.")],
+    after: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Show which orders and errors differ between two runs.
+
+    Exit status: 0 where none got worse, 1 where some did, 2 where results are missing or damaged.
+    """
+    from sdekit.bench.compare import compare_runs
+
+    status = compare_runs(before, after, Console())
     if status:
         raise typer.Exit(status)
 

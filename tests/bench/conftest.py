@@ -39,6 +39,7 @@ target = "mixture"
 processes = ["edm", "vp"]
 grids = ["half_log_snr"]
 half_log_snr = [-1.5, 1.5]
+declared = [1, 6]
 samples = 4
 steps = [10, 20, 40]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from sdekit.bench import pictures, samples, work
+from sdekit.bench import curves, pictures, samples, work
 from sdekit.bench.suite import Picture, Suite, load
 from sdekit.bench.summary import summarise
 
@@ -49,14 +49,14 @@ def section(tiny: Path) -> Picture:
 
 
 def test_slope_is_that_of_the_last_half_above_rounding() -> None:
-    assert work.fitted_slope(CALLS, [n**-2.0 for n in CALLS]) == pytest.approx(2)
-    assert work.fitted_slope(CALLS, [1.0, 1.0, *(n**-3.0 for n in CALLS[2:])]) == pytest.approx(3)
-    assert work.fitted_slope([*CALLS, 160], [*(n**-2.0 for n in CALLS), 1e-15]) == pytest.approx(2)
-    assert work.fitted_slope(CALLS, [1e-14] * 5) is None
+    assert curves.fitted_slope(CALLS, [n**-2.0 for n in CALLS]) == pytest.approx(2)
+    assert curves.fitted_slope(CALLS, [1.0, 1.0, *(n**-3.0 for n in CALLS[2:])]) == pytest.approx(3)
+    assert curves.fitted_slope([*CALLS, 160], [*(n**-2.0 for n in CALLS), 1e-15]) == pytest.approx(2)
+    assert curves.fitted_slope(CALLS, [1e-14] * 5) is None
 
 
 def test_one_curve_stands_for_equal_methods() -> None:
-    found = work.merged([curve("a", 1), curve("b", 1, scale=1.001), curve("c", 1)])
+    found = curves.merged([curve("a", 1), curve("b", 1, scale=1.001), curve("c", 1)])
     assert [names for names, _, _ in found] == [["a", "c"], ["b"]]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def write(out: Path, found: list[dict[str, Any]]) -> list[Path]:
     lines = summarise(found, 0.15, [10])
     about = results.environment(2)
     return results.write_results(
-        out, suite={"name": "s"}, results=found, lines=lines, about=about, seconds=1.0, complete=True
+        out, source="s", suite={"name": "s"}, results=found, lines=lines, about=about, seconds=1.0, complete=True
     )
 
 
@@ -96,23 +95,36 @@ def test_csv_holds_the_same_numbers(tmp_path: Path) -> None:
     assert errors[0]["solver"] == "exp_adams(order=3, single_step)"
 
 
-def test_file_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    results.write_atomically(path, b"old")
+def test_results_are_read_back_or_refused(tmp_path: Path) -> None:
+    write(tmp_path, [order(), work()])
+    path = tmp_path / results.FILE
+    whole = path.read_bytes()
+    assert results.read_results(tmp_path)["results"] == [order(), work()]
+    cases = {
+        "cut short": whole[:-9],
+        "edited": whole.replace(b'"measured": 2.0', b'"measured": 2.5', 1),
+        "an entry removed": whole.replace(b'"complete": true,\n', b"", 1),
+        "no object": b"[]",
+        "an older format": whole.replace(b"sdekit results 2", b"sdekit results 1", 1),
+        "no text": b"\xff" + whole,
+        "nothing": b"",
+    }
+    for name, content in cases.items():
+        assert content != whole, name
+        path.write_bytes(content)
+        with pytest.raises(OptionError, match=r"results\.json"):
+            results.read_results(tmp_path)
+    path.unlink()
+    with pytest.raises(OptionError, match="sdekit bench run"):
+        results.read_results(tmp_path)
 
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    for name in ("fsync", "replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, name, fail)
-            with pytest.raises(OSError, match="No space"):
-                results.write_atomically(path, b"new, but longer")
-        assert path.read_bytes() == b"old"
-        assert list(tmp_path.iterdir()) == [path]
-    results.write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert path.stat().st_mode & 0o777 == 0o666 & ~results._umask()
+def test_numbers_are_told_from_times(tmp_path: Path) -> None:
+    def digest(*found: dict[str, Any]) -> str:
+        write(tmp_path, list(found))
+        return results.read_results(tmp_path)["numbers"]
+
+    assert digest(order(seconds=1.0)) == digest(order(seconds=2.0)) != digest(order(seconds=1.0, measured=2.01))
 
 
 def test_folder_is_made_or_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from sdekit import solvers
 from sdekit.bench import command, runner
 from sdekit.bench.cells import expand
 from sdekit.bench.suite import load
@@ -33,10 +34,11 @@ def timeless(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_results_do_not_depend_on_the_number_of_workers(tiny: Path, tmp_path: Path) -> None:
-    one = run(tiny, tmp_path / "one", workers=1, only="d*")
-    two = run(tiny, tmp_path / "two", workers=2, only="d*")
+    one = run(tiny, tmp_path / "one", workers=1, only="dd*")
+    two = run(tiny, tmp_path / "two", workers=2, only="dd*")
     assert one[0] == two[0] == 0
     assert timeless(one[2]["results"]) == timeless(two[2]["results"])
+    assert one[2]["numbers"] == two[2]["numbers"]
     assert one[2]["summary"] == two[2]["summary"]
     assert two[2]["environment"]["workers"] == 2
     for name in ("orders.csv", "errors.csv"):
@@ -48,11 +50,12 @@ def test_everything_is_written_and_named(tiny: Path, tmp_path: Path) -> None:
     status, text, found = run(tiny, out, workers=1, only="ddim")
     assert status == 0
     names = {p.name for p in out.iterdir()}
-    assert names == {
-        *("results.json", "orders.csv", "errors.csv"),
+    assert names - {"cells"} == {
+        *("results.json", "orders.csv", "errors.csv", "report.html"),
         *("work-mixture.png", "orders.png", "samples-images.png"),
     }
-    assert all(name in text for name in names)
+    assert all(name in text for name in names - {"cells"})
+    assert len(list((out / "cells").iterdir())) == len(found["results"]) == 4
     assert str(out) in text.replace("\n", "")
     assert found["complete"] is True
     assert {"torch", "python", "cpu", "date", "command", "threads_per_worker"} <= set(found["environment"])
@@ -115,6 +118,106 @@ def test_folder_that_cannot_be_written_is_refused_before_the_run(
         run(tiny, tmp_path / "file" / "out", workers=1)
     with pytest.raises(OptionError, match="workers"):
         run(tiny, tmp_path / "out", workers=0)
+
+
+def test_resumed_run_measures_what_is_missing_and_gives_the_same(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, whole = run(tiny, tmp_path / "whole", workers=1, only="ddim")
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        _stop_after(2, patch)
+        run(tiny, out, workers=1, only="ddim")
+    measured = _count_measurements(monkeypatch)
+    status, text, found = run(tiny, out, workers=1, only="ddim", resume=True)
+    assert (status, len(measured), found["reused"]) == (0, 2, 2)
+    assert "Resumed: 2 measurements re-used, 2 to be measured (2 new)." in text
+    assert "2 measurements in" in text and "2 re-used" in text
+    assert found["numbers"] == whole["numbers"]
+    measured.clear()
+    run(tiny, out, workers=1, only="ddim", resume=True)
+    assert not measured
+    run(tiny, out, workers=1, only="ddim")
+    assert len(measured) == 4, "without --resume everything is measured"
+
+
+def test_damaged_measurement_is_named_and_measured_again(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    _, _, whole = run(tiny, out, workers=1, only="ddim")
+    broken = sorted((out / "cells").iterdir())[1]
+    raw = bytearray(broken.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    broken.write_bytes(raw)
+    measured = _count_measurements(monkeypatch)
+    _, text, found = run(tiny, out, workers=1, only="ddim", resume=True)
+    assert len(measured) == 1
+    assert "1 to be measured (1 damaged)" in text
+    assert broken.name in text
+    assert found["numbers"] == whole["numbers"]
+
+
+def _stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
+    left = iter(range(count))
+    real = runner.measure
+
+    def measure(*arguments: Any) -> dict[str, Any]:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    patch.setattr(runner, "measure", measure)
+
+
+def _count_measurements(patch: pytest.MonkeyPatch) -> list[Any]:
+    calls: list[Any] = []
+    real = runner.measure
+    patch.setattr(runner, "measure", lambda *a: calls.append(a[0]) or real(*a))
+    return calls
+
+
+def test_only_the_places_asked_for_are_measured(tiny: Path, tmp_path: Path) -> None:
+    _, _, found = run(tiny, tmp_path / "out", workers=1, only="ddim", on="mixture, vp, half_log_snr")
+    assert [(r["target"], r["process"], r["grid"]) for r in found["results"]] == [("mixture", "vp", "half_log_snr")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_killed_run_is_resumed_without_loss(tiny: Path, tmp_path: Path, how: signal.Signals) -> None:
+    """Only the first process is killed: its workers must end by themselves, and what was finished is there."""
+    tiny.write_text(tiny.read_text().replace("steps = [10, 20, 40]", "steps = [500, 1000, 2000, 4000]"))
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "sdekit", "bench", "run", str(tiny), "--workers", "2", "--only", "dpm*"]
+    with subprocess.Popen(
+        [*words, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 200
+        while len(list((out / "cells").glob("[0-9a-f]*.json"))) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(how)
+    assert process.returncode == -how
+    while _alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive(process.pid)
+    finished = len(list((out / "cells").glob("[0-9a-f]*.json")))
+    _, text, found = run(tiny, out, workers=2, only="dpm*", resume=True)
+    assert found["reused"] == finished >= 3
+    assert "damaged" not in text
+    assert not list((out / "cells").glob(".*"))
+    _, _, whole = run(tiny, tmp_path / "whole", workers=2, only="dpm*")
+    assert found["numbers"] == whole["numbers"]
+
+
+@pytest.mark.slow
+def test_smoke_passes_and_leaves_out_no_solver(tmp_path: Path) -> None:
+    status, text, found = run(Path("smoke"), tmp_path / "out", workers=2)
+    assert status == 0, text
+    assert {r["name"] for r in found["results"]} == {
+        info.name for info in solvers.available() if info.order.deterministic or info.order.weak
+    }
 
 
 @pytest.mark.slow

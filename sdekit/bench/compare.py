@@ -1,0 +1,138 @@
+"""Two runs side by side: which orders and which errors changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sdekit.bench.results import read_results
+
+__all__ = ["Change", "changes", "compare_runs"]
+
+ORDER_CHANGE = 0.02
+ERROR_CHANGE = 0.01  # relative; below 1e-12 errors are of rounding and are not compared
+_ROUNDING = 1e-12
+_MOST = 40  # rows shown
+
+
+@dataclass(frozen=True)
+class Change:
+    """One number that differs.
+
+    Attributes:
+        what: "order", or "error at N calls".
+        place: kind, target, process, grid and range.
+        worse: whether the later one is: a lower order, a larger error, a failure in place of a number.
+    """
+
+    what: str
+    solver: str
+    place: str
+    before: float | None
+    after: float | None
+    worse: bool
+
+    @property
+    def size(self) -> float:
+        """How large the change is: of the order, or of the logarithm of the error; infinite for a failure."""
+        if self.before is None or self.after is None:
+            return math.inf
+        return abs(self.after - self.before) if self.what == "order" else abs(math.log(self.after / self.before))
+
+
+def compare_runs(before: Path, after: Path, console: Console) -> int:
+    """Print what changed from one folder of results to another; 1 where something got worse, else 0.
+
+    Raises:
+        OptionError: for a folder without results, or with damaged ones.
+    """
+    old, new = read_results(before), read_results(after)
+    first, second = _numbers(old), _numbers(new)
+    found = changes(first, second)
+    _print_surroundings(old["environment"], new["environment"], console)
+    shared = len(first.keys() & second.keys())
+    console.print(
+        f"{shared} numbers are in both; {len(first) - shared} only in the first, {len(second) - shared} only in the "
+        f"second. {len(found)} differ, {sum(c.worse for c in found)} of them for the worse.",
+        highlight=False,
+    )
+    if found:
+        console.print(_table(found))
+    if len(found) > _MOST:
+        console.print(f"{len(found) - _MOST} smaller changes are not shown.")
+    return int(any(change.worse for change in found))
+
+
+def changes(
+    first: Mapping[tuple[str, ...], float | None], second: Mapping[tuple[str, ...], float | None]
+) -> list[Change]:
+    """What differs in the numbers that both have: the worse first, and of these the largest."""
+    found = []
+    for key, old in first.items():
+        if key in second and _differ(key[0], old, second[key]):
+            new = second[key]
+            worse = new is None or (old is not None and (new < old if key[0] == "order" else new > old))
+            found.append(Change(key[0], key[1], key[2], old, new, worse))
+    return sorted(found, key=lambda c: (not c.worse, -c.size))
+
+
+def _differ(what: str, old: float | None, new: float | None) -> bool:
+    if old is None or new is None:
+        return old is not new
+    if math.isinf(old) or math.isinf(new):
+        return old != new
+    if what == "order":
+        return abs(new - old) > ORDER_CHANGE
+    return max(old, new) > _ROUNDING and abs(new - old) > ERROR_CHANGE * old
+
+
+def _numbers(content: Mapping[str, Any]) -> dict[tuple[str, ...], float | None]:
+    """Every number by what, solver and place; None where it failed, an infinite order where the solver is exact."""
+    return {(what, r["solver"], _place(r)): value for r in content["results"] for what, value in _of(r)}
+
+
+def _of(result: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    failed = result["status"] != "ok"
+    if result["what"] == "order":
+        yield "order", None if failed else math.inf if result["exact"] else result["measured"]
+    elif result["what"] == "work" and not failed:
+        for point in result["points"]:
+            yield f"error at {point['budget']} calls", point["error"]
+
+
+def _place(result: Mapping[str, Any]) -> str:
+    low, high = result["half_log_snr"]
+    names = ", ".join(result[key] for key in ("target", "process", "grid"))
+    return f"{result['kind']}: {names}, {low:g} to {high:g}"
+
+
+def _print_surroundings(old: Mapping[str, Any], new: Mapping[str, Any], console: Console) -> None:
+    for key in dict.fromkeys([*old, *new]):
+        if old.get(key) != new.get(key) and key not in ("date", "command", "workers"):
+            console.print(Text(f"{key}: {old.get(key)} before, {new.get(key)} after", style="dim"))
+
+
+def _table(found: list[Change]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("what", "solver", "where"):
+        table.add_column(name, overflow="fold")
+    for name in ("before", "after"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for change in found[:_MOST]:
+        style = "red" if change.worse else ""
+        numbers = (_shown(change.what, change.before), _shown(change.what, change.after))
+        table.add_row(change.what, Text(change.solver), Text(change.place), *numbers, style=style)
+    return table
+
+
+def _shown(what: str, value: float | None) -> str:
+    if value is None:
+        return "failed" if what == "order" else "-"
+    return ("exact" if math.isinf(value) else f"{value:.2f}") if what == "order" else f"{value:.2e}"

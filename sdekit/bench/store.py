@@ -1,0 +1,218 @@
+"""Finished measurements, a sealed file each: a run can be killed at any instant, and taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import sdekit
+from sdekit import solvers
+from sdekit.bench.cells import Cell
+from sdekit.bench.files import canonical, digest, sealed, sweep, unsealed, write_atomically
+from sdekit.errors import OptionError, SdekitError
+
+__all__ = ["FORMAT", "Store", "Survey", "cpu_name", "made_by", "version_of"]
+
+FORMAT = "sdekit cell 1"
+_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
+# Of the command line and of the benchmarks, only these can change a number.
+_DRAWING = ("cli", "bench")
+_MEASURING = ("bench/build.py", "bench/cells.py", "bench/measure.py")
+
+
+@dataclass
+class Survey:
+    """What a store holds of some cells.
+
+    Attributes:
+        found: results that can be used, by the index of their cell.
+        new: how many cells it does not hold.
+        other: how many were made by other code, other versions or on another machine.
+        failed: how many hold a failure; these are measured again.
+        damaged: what is wrong with each file that is not as it was written.
+    """
+
+    found: dict[int, dict[str, Any]] = field(default_factory=dict)
+    new: int = 0
+    other: int = 0
+    failed: int = 0
+    damaged: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of finished measurements. Several runs, and all workers of each, may use one at the same time."""
+
+    folder: Path
+
+    def prepare(self) -> None:
+        """Make the folder, and remove what killed processes left half-written.
+
+        Raises:
+            OptionError: where it cannot be made.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+            sweep(self.folder)
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def path(self, cell: Cell, tolerance: float) -> Path:
+        """The file of a cell: its name is a digest of what is measured."""
+        return self.folder / f"{digest(_content(cell, tolerance))[:32]}.json"
+
+    def put(self, cell: Cell, tolerance: float, result: dict[str, Any]) -> None:
+        """Keep a result, in place of an earlier one of the same cell.
+
+        Raises:
+            OptionError: where the system refuses, for want of space for example; nothing else is lost.
+        """
+        content = {"format": FORMAT, **_content(cell, tolerance), "made_by": made_by(cell), "result": result}
+        try:
+            write_atomically(self.path(cell, tolerance), _text(content))
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def survey(self, cells: Sequence[Cell], tolerance: float) -> Survey:
+        """Read what is there of these cells."""
+        survey, counts = Survey(), Counter()
+        for i, cell in enumerate(cells):
+            try:
+                content = self._read(cell, tolerance)
+            except OptionError as error:
+                survey.damaged.append(str(error))
+                continue
+            state = _state(content, cell)
+            counts[state] += 1
+            if content is not None and state == "found":
+                survey.found[i] = content["result"]
+        survey.new, survey.other, survey.failed = counts["new"], counts["other"], counts["failed"]
+        return survey
+
+    def _read(self, cell: Cell, tolerance: float) -> dict[str, Any] | None:
+        path = self.path(cell, tolerance)
+        try:
+            # Nothing but a file of this folder: a link could lead anywhere.
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            with open(handle, "rb") as file:
+                raw = file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise OptionError(
+                str(path), got=error.strerror, expected="a readable file", fix="Delete it and measure again."
+            ) from error
+        content = unsealed(path, raw, FORMAT)
+        # The seal covers what the file says; this also covers how it says it, and that it has its own name.
+        if _text(content) != raw or not _is_of(content, _content(cell, tolerance)):
+            raise OptionError(
+                str(path),
+                got="another measurement, or another form, than the name stands for",
+                expected="the file as sdekit wrote it",
+                fix="Delete it and measure again.",
+            )
+        return content
+
+    def _refusal(self, error: OSError) -> SdekitError:
+        return OptionError(
+            "--out",
+            got=f"{self.folder}: {error.strerror}",
+            expected="a folder that can be written to, with room for the results",
+            fix="Make room or choose another; what is finished is kept, and --resume uses it.",
+        )
+
+
+def made_by(cell: Cell) -> dict[str, Any]:
+    """What else a number depends on: the code, the versions and the machine."""
+    cls = type(solvers.get(cell.variant.solver, **dict(cell.variant.options)))
+    module = cls.__module__
+    return {**_surroundings(), "plugin": None if module.partition(".")[0] == "sdekit" else _source_of(cls)}
+
+
+def cpu_name() -> str:
+    """The processor's name; Linux tells it in a file, and elsewhere platform may know."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _is_of(content: dict[str, Any], expected: dict[str, Any]) -> bool:
+    if set(content) != {"format", *expected, "made_by", "result"}:
+        return False
+    result = content["result"]
+    return isinstance(result, dict) and "status" in result and all(content[k] == v for k, v in expected.items())
+
+
+def _state(content: dict[str, Any] | None, cell: Cell) -> str:
+    if content is None:
+        return "new"
+    if content["made_by"] != made_by(cell):
+        return "other"
+    return "found" if content["result"]["status"] == "ok" else "failed"
+
+
+def _content(cell: Cell, tolerance: float) -> dict[str, Any]:
+    return {"cell": _plain(asdict(cell)), "tolerance": tolerance}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: tuples are lists."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def _text(content: dict[str, Any]) -> bytes:
+    return (canonical(sealed(content)) + "\n").encode()
+
+
+@cache
+def _surroundings() -> dict[str, Any]:
+    return {
+        "code": _code(Path(sdekit.__file__).parent),
+        "python": platform.python_version(),
+        **{name: version_of(name) for name in _PACKAGES},
+        "machine": platform.machine(),
+        "cpu": cpu_name(),
+    }
+
+
+def _code(top: Path) -> str:
+    """A digest of all of sdekit's files that can change a number."""
+    parts: list[str] = []
+    for path in sorted(top.rglob("*.py")):
+        name = path.relative_to(top).as_posix()
+        if name.partition("/")[0] not in _DRAWING or name in _MEASURING:
+            parts += [name, hashlib.sha256(path.read_bytes()).hexdigest()]
+    return digest(parts)
+
+
+@cache
+def _source_of(cls: type) -> str:
+    """A digest of the file in which a solver from elsewhere is defined; its name where there is no file."""
+    try:
+        source = Path(inspect.getfile(cls)).read_bytes()
+    except (OSError, TypeError):
+        source = f"{cls.__module__}.{cls.__qualname__}".encode()
+    return hashlib.sha256(source).hexdigest()
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
