@@ -17,6 +17,7 @@ from sdekit.control.nodes import Nodes
 from sdekit.errors import ModelOutputError, OptionError
 from sdekit.execute.outputs import same_memory
 from sdekit.model import Model, check_output
+from sdekit.parameterisation import Schedules
 from sdekit.sde import ODE
 from sdekit.shapes import compute_dtype
 
@@ -126,6 +127,7 @@ class FlowField:
         self, model: Model, x: Tensor, times: Sequence[float], clock: str, conditioning: Mapping[str, Any]
     ) -> None:
         self.copied = False
+        self.own = type(model).predict is not Model.predict  # a model that answers any question by itself
         self.model, self.process, self.clock = model, model.process, CLOCKS[clock]
         self.dtype = x.dtype
         self.ends = np.asarray(times)
@@ -137,9 +139,17 @@ class FlowField:
         self.given = {k: v for k, v in self.conditioning.items() if _per_sample(v, len(x))}
         self._check_ends()
 
+    def _calls(self, times: np.ndarray, data: np.ndarray, noise: np.ndarray) -> Sequence[Any]:
+        """At each node the time and the weights of data and noise, or of x and the network's output."""
+        if not self.own:
+            p, t = self.process, torch.from_numpy(times)
+            rates = (f(t).numpy() for f in (p.alpha, p.sigma, p.alpha_rate, p.sigma_rate))
+            data, noise = self.model.convert((data, noise), Schedules(*rates))
+        return [(torch.from_numpy(t), p, q) for t, p, q in zip(times, data, noise, strict=True)]
+
     def _check_ends(self) -> None:
         """That the network's prediction gives the slope at both ends."""
-        if type(self.model).predict is not Model.predict:
+        if self.own:
             return
         for t in (float(self.ends[0]), float(self.ends[-1])):
             _, data, noise = self.clock.slope(self.process, np.array([t]))
@@ -156,7 +166,7 @@ class FlowField:
         """What to pass on at the start, and the scale there."""
         t = np.full(n, self.ends[0])
         scale, data, noise = self.clock.slope(self.process, t)
-        return (torch.from_numpy(t), data, noise), scale
+        return self._calls(t[None], data[None], noise[None])[0], scale
 
     def nodes(
         self, u: np.ndarray, step: np.ndarray, scale: np.ndarray, goal: np.ndarray, lands: np.ndarray | None
@@ -167,14 +177,18 @@ class FlowField:
         times = np.minimum(np.maximum(times, self.low), self.high)
         scales, data, noise = self.clock.slope(self.process, times)
         gains, ratios = list(self.sign * step * scales), list(scales / scale)
-        calls = [(torch.from_numpy(t), p, q) for t, p, q in zip(times, data, noise, strict=True)]
+        calls = self._calls(times, data, noise)
         return Nodes(times, gains, ratios, step * scales[-1], scales[-1], calls)
 
     def __call__(self, call: Any, point: Tensor) -> Tensor:
-        t, data, noise = call
+        t, first, second = call
         handed = point if point.dtype == self.dtype else point.to(self.dtype)
         version = None if handed.is_inference() else handed._version
-        out = self.model.predict((data, noise), t, handed, **self.conditioning)
+        if self.own:
+            out = self.model.predict((first, second), t, handed, **self.conditioning)
+        else:
+            raw = self.model.network(t, handed, **self.conditioning)
+            out = Nodes.tensor(first, raw) * point + Nodes.tensor(second, raw) * raw
         if version is not None and handed._version != version:
             raise _changed("net", "its input")
         return out
