@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sdekit.errors import ConformanceError, OptionError, SolverMismatchError
 from sdekit.solvers.base import Order, PlanSolver, Solver, Stepper
+from sdekit.testing.adaptive_checks import ADAPTIVE_CHECKS
 from sdekit.testing.orders import ObservedOrder, as_solver, observed_order
 from sdekit.testing.plan_checks import PLAN_CHECKS
 from sdekit.testing.problems import FAMILIES, OrderProblem, gaussian_problem, order_problems
@@ -19,6 +20,7 @@ from sdekit.testing.subject import Check, Trial, global_state
 __all__ = ["Conformance", "check_solver"]
 
 _TOLERANCE = 0.15
+_STRONG_STEPS = (16, 32, 64)  # a second or two; with more the sampled paths cost more than they show
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,18 @@ def check_solver(
 
     A solver of plans is checked for well-formed and repeatable plans, JSON, the number of model calls, agreement of the
     tensor route with the plan's meaning, seeds, independence of the rows of a batch, NaN that stays in its row, dtypes
-    and global state; a stepper for what of this concerns it, and for its use of increments. Both must be frozen values
-    that can be pickled. Declared deterministic and weak orders are measured, and must be reached to within 0.15; strong
-    orders are not measured.
+    and global state; a stepper for what of this concerns it, and for its use of increments; an adaptive solver for
+    errors that follow the tolerance, landing, and rows that do not know of each other. Both must be frozen values that
+    can be pickled. Declared orders are measured, and must be reached to within 0.15: on each route that the solver has,
+    weak ones on that of plans. Strong orders are those for the additive noise of a reverse SDE.
 
     Args:
         solver: a name, a solver object, or a class, which is made with its default options.
         grids: the families on which orders are measured on the first problem; on the others it is the first family.
-        problems: for deterministic orders; default those on VP, EDM and RectifiedFlow. Weak orders are measured on
-            `gaussian_problem()` of their processes.
-        steps: for `observed_order`.
+        problems: default those on VP, EDM and RectifiedFlow. Weak orders are measured on `gaussian_problem()` of their
+            processes. Strong orders, and all orders of the steps of a solver that also makes plans, are measured on the
+            first problem and family only.
+        steps: for `observed_order`; strong orders need fewer, by default 16, 32 and 64.
         orders: False leaves out the orders, which take most of the time.
 
     Returns:
@@ -77,6 +81,7 @@ def check_solver(
     checks: dict[str, Check] = {"interface": _interface, "frozen value": _frozen}
     checks |= PLAN_CHECKS if isinstance(method, PlanSolver) else {}
     checks |= STEPPER_CHECKS if isinstance(method, Stepper) else {}
+    checks |= ADAPTIVE_CHECKS if method.adaptive else {}
     for name, check in checks.items():
         with global_state(Trial(method, "global state")):
             passed[name] = _run(check, Trial(method, name))
@@ -140,24 +145,60 @@ def _orders(
     for i, problem in enumerate(flows):
         for family in families if i == 0 else families[:1]:
             measured += _measure(trial, problem, family, steps)
+    if flows:
+        measured += _on_steps(trial, flows[0], families[0], steps)
+        measured += _strong(trial, flows[0], families[0], steps)
     return measured
 
 
 def _measure(trial: Trial, problem: OrderProblem, family: str, steps: Sequence[int] | None) -> list[ObservedOrder]:
-    """The declared orders on one problem and one family of grids."""
+    """The declared deterministic and weak orders on one problem and one family of grids."""
     solver, found = trial.solver, []
     if solver.declared.deterministic is not None:
-        found.append(observed_order(solver, "deterministic", problem, family, steps))
+        found.append(_reached(trial, observed_order(solver, "deterministic", problem, family, steps)))
     if solver.declared.weak is not None and trial.plans:
         gaussian = gaussian_problem(problem.process, problem.low, problem.high)
         for tau in [0.5, 1.0] if solver.fixed_stochasticity is None else [None]:
             try:
-                found.append(observed_order(solver, "weak", gaussian, family, steps, stochasticity=tau))
+                order = observed_order(solver, "weak", gaussian, family, steps, stochasticity=tau)
             except SolverMismatchError:
                 continue  # the solver refuses this stochasticity, as it may
-    for order in found:
-        if not order.reaches(tolerance=_TOLERANCE):
-            raise trial.broken(
-                f"{order}", f"at least {order.declared} - {_TOLERANCE}", "Correct the solver, or declare less."
-            )
+            found.append(_reached(trial, order))
     return found
+
+
+def _on_steps(trial: Trial, problem: OrderProblem, family: str, steps: Sequence[int] | None) -> list[ObservedOrder]:
+    """The deterministic order of the steps of a solver that makes plans too."""
+    solver = trial.solver
+    if not (trial.plans and isinstance(solver, Stepper) and solver.declared.deterministic is not None):
+        return []
+    return [_reached(trial, observed_order(solver, "deterministic", problem, family, steps, route="step"))]
+
+
+def _strong(trial: Trial, problem: OrderProblem, family: str, steps: Sequence[int] | None) -> list[ObservedOrder]:
+    """The declared strong order, on each route."""
+    solver, found = trial.solver, []
+    if solver.declared.strong is None:
+        return []
+    counts = _STRONG_STEPS if steps is None else steps
+    for route, kind in (("plan", PlanSolver), ("step", Stepper)):
+        if not isinstance(solver, kind):
+            continue
+        try:
+            order = observed_order(solver, "strong", problem, family, counts, route=route)
+        except SolverMismatchError as error:
+            raise trial.broken(
+                f"a declared strong order of {solver.declared.strong}, but {error.got}",
+                error.expected,
+                f"{error.fix} Or declare strong=None.",
+            ) from error
+        found.append(_reached(trial, order))
+    return found
+
+
+def _reached(trial: Trial, order: ObservedOrder) -> ObservedOrder:
+    if not order.reaches(tolerance=_TOLERANCE):
+        raise trial.broken(
+            f"{order}", f"at least {order.declared} - {_TOLERANCE}", "Correct the solver, or declare less."
+        )
+    return order

@@ -1,0 +1,76 @@
+"""What an adaptive solver promises beside what its fixed steps do: errors that follow the tolerance, and landing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sdekit.sde import ODE
+from sdekit.solve import solve
+from sdekit.testing.subject import BentODE, Trial, sample_state
+
+__all__ = ["ADAPTIVE_CHECKS"]
+
+_SLACK = 30.0  # an error of one step is held to the tolerance; those of all steps add up
+
+
+class _Pull(ODE):
+    """dx/dt = -t x + sin(3 t), whose solutions draw together. Keeps the times of its calls."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def drift(self, t: Tensor, x: Tensor) -> Tensor:
+        self.times += t.flatten().tolist()
+        return torch.sin(3 * t) - t * x
+
+
+def tolerance(trial: Trial) -> str:
+    """Errors stay below thirty tolerances and fall with them; a result at 1e-11 stands for the truth."""
+    x, found = sample_state(2), []
+    truth = solve(_Pull(), x, [0.0, 3.0], "dop853", rtol=1e-11, atol=1e-11).x
+    for tol in (1e-3, 1e-5, 1e-7):
+        found.append(float((solve(_Pull(), x, [0.0, 3.0], trial.solver, rtol=tol, atol=tol).x - truth).abs().max()))
+        if not found[-1] <= _SLACK * tol:
+            raise trial.broken(
+                f"an error of {found[-1]:.1e} at tolerance {tol:g}",
+                f"at most {_SLACK:g} tolerances",
+                "Correct the weights of the error estimate.",
+            )
+    if not found[0] > found[1] > found[2]:
+        raise trial.broken(f"errors {found}", "errors that fall with the tolerance", "Correct the error estimate.")
+    return "errors " + ", ".join(f"{e:.0e}" for e in found) + " at 1e-3, 1e-5, 1e-7"
+
+
+def landing(trial: Trial) -> str:
+    """Nothing is evaluated outside, and the ends and times between are among the times, in both directions."""
+    for times in ([0.1, 0.7, 1.3], [1.3, 0.7, 0.1]):
+        ode = _Pull()
+        solve(ode, sample_state(2), times, trial.solver, rtol=1e-5, atol=1e-5)
+        if min(ode.times) < 0.1 or max(ode.times) > 1.3 or not {0.1, 0.7} <= set(ode.times):
+            raise trial.broken(
+                f"times from {min(ode.times)!r} to {max(ode.times)!r}",
+                "times within [0.1, 1.3], and steps that end at 0.7",
+                "Keep stages inside the step: 0 <= c <= 1.",
+            )
+    return "inside, and exactly on the times"
+
+
+def rows(trial: Trial) -> str:
+    """A batch in parts gives the same bits, steps and calls."""
+    x = sample_state() * torch.logspace(-3, 2, 6, dtype=torch.float64)[:, None]
+    whole = solve(BentODE(), x, [0.0, 3.0], trial.solver, rtol=1e-6, atol=1e-9)
+    for part in (slice(0, 1), slice(1, 4), slice(4, 6)):
+        alone = solve(BentODE(), x[part], [0.0, 3.0], trial.solver, rtol=1e-6, atol=1e-9)
+        if not (torch.equal(alone.x, whole.x[part]) and torch.equal(alone.nfe, whole.nfe[part])):
+            raise trial.broken(
+                "other samples or calls when the batch is split", "equal bits", "Decide for each row by itself."
+            )
+    return "6 = 1 + 3 + 2, equal bits and calls"
+
+
+ADAPTIVE_CHECKS = {
+    "adaptive: tolerance": tolerance,
+    "adaptive: landing": landing,
+    "adaptive: batch split": rows,
+}
