@@ -50,6 +50,10 @@ function fixed(value) {
   return value.toFixed(2).replace("-", "\u2212");
 }
 
+function signed(value) {
+  return `${value}`.replace("-", "\u2212");
+}
+
 function least(items) {
   return items.reduce((a, b) => (b.measured !== null && (a === null || b.measured < a.measured) ? b : a), null);
 }

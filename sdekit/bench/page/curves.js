@@ -185,7 +185,7 @@
     paint(null);
   }
 
-  form.addEventListener("input", (event) => {
+  form.addEventListener("change", (event) => {
     if (event.target.name === "show") hidden.clear();
     render();
   });

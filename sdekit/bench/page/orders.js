@@ -112,8 +112,8 @@
   }
 
   function detail(row) {
-    const head = ["Measured on", "Half-log-SNR", "Measured", "Interval", "Errors by steps", ""];
-    const classes = ["", "wide", "number", "number roomy", "wide", ""];
+    const head = ["Measured on", "Measured", "Interval", "Errors by steps", ""];
+    const classes = ["", "number", "number roomy", "wide", ""];
     const inner = make("tbody");
     for (const item of row.items) inner.append(measurement(item, classes));
     const table = make(
@@ -127,11 +127,10 @@
 
   function measurement(item, classes) {
     const good = item.status === "ok";
-    const errors = good ? item.steps.map((n, i) => `${n}: ${exponent(item.errors[i])}`).join("  ") : item.message;
+    const errors = good ? item.steps.map((n, i) => `${n}: ${exponent(item.errors[i])}`).join(", ") : item.message;
     const button = make("button", { type: "button", class: "ask", "aria-expanded": "false" }, "command");
     const texts = [
-      `${item.target}, ${item.process}, ${item.grid}`,
-      `${item.half_log_snr[0]} to ${item.half_log_snr[1]}`,
+      `${item.target}, ${item.process}, ${item.grid}; ${item.half_log_snr.map(signed).join(" to ")}`,
       !good ? "failed" : item.measured === null ? "exact" : fixed(item.measured),
       good ? interval(item) : "",
       errors,
@@ -141,7 +140,7 @@
       const next = line.nextElementSibling;
       const there = next !== null && next.classList.contains("command");
       if (there) next.remove();
-      else line.after(make("tr", { class: "command" }, make("td", { colspan: "6" }, make("code", {}, command(item.solver, item)))));
+      else line.after(make("tr", { class: "command" }, make("td", { colspan: "5" }, make("code", {}, command(item.solver, item)))));
       button.setAttribute("aria-expanded", `${!there}`);
     });
     return line;
@@ -162,7 +161,8 @@
       button.closest("th").setAttribute("aria-sort", order.down ? "descending" : "ascending");
       render();
     });
-  form.addEventListener("input", render);
+  form.addEventListener("change", render);
+  form.elements.solver.addEventListener("input", render);
   form.addEventListener("reset", () => setTimeout(render));
   form.addEventListener("submit", (event) => event.preventDefault());
   render();
