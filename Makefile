@@ -14,7 +14,7 @@ SPREAD := -n 2
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make bench        measure the order of every solver: table and pictures"
+	@echo "make bench        measure the order of every solver: table, pictures, report"
 	@echo "make bench-speed  time sdekit, and other libraries where they offer the same"
 	@echo "make test         the test suite, without its slow part"
 	@echo "make test-slow    the slow part"

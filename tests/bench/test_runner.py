@@ -186,7 +186,7 @@ def test_only_the_places_asked_for_are_measured(tiny: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_killed_run_is_resumed_without_loss(tiny: Path, tmp_path: Path, how: signal.Signals) -> None:
     """Only the first process is killed: its workers must end by themselves, and what was finished is there."""
-    tiny.write_text(tiny.read_text().replace("steps = [10, 20, 40]", "steps = [500, 1000, 2000, 4000]"))
+    tiny.write_text(tiny.read_text().replace("steps = [10, 20, 40]", "steps = [100, 200, 400]"))
     out = tmp_path / "out"
     words = [sys.executable, "-m", "sdekit", "bench", "run", str(tiny), "--workers", "2", "--only", "dpm*"]
     with subprocess.Popen(
