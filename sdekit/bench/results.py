@@ -139,24 +139,29 @@ def _plain(line: Line) -> dict[str, Any]:
 
 
 _PLACE = ("solver", "kind", "target", "process", "grid")
+_RANGE = ("half_log_snr_start", "half_log_snr_end")
+
+
+def _place(result: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (*(result[key] for key in _PLACE), *result["half_log_snr"])
 
 
 def _orders(results: Sequence[Mapping[str, Any]]) -> str:
-    header = (*_PLACE, "declared", "measured", "low", "high", "steps", "errors", "status")
+    header = (*_PLACE, *_RANGE, "declared", "measured", "low", "high", "steps", "errors", "status")
     rows = []
     for r in results:
         if r["what"] == "order":
             low, high = r.get("interval") or ("", "")
             measured = "exact" if r.get("exact") else r.get("measured", "")
             lists = (" ".join(map(str, r.get(key, ()))) for key in ("steps", "errors"))
-            rows.append((*(r[key] for key in _PLACE), r.get("declared", ""), measured, low, high, *lists, r["status"]))
+            rows.append((*_place(r), r.get("declared", ""), measured, low, high, *lists, r["status"]))
     return _csv(header, rows)
 
 
 def _errors(results: Sequence[Mapping[str, Any]]) -> str:
-    header = (*_PLACE, "budget", "steps", "calls", "error")
+    header = (*_PLACE, *_RANGE, "budget", "steps", "calls", "error")
     rows = [
-        (*(r[key] for key in _PLACE), p["budget"], p["steps"], p["calls"], "" if p["error"] is None else p["error"])
+        (*_place(r), p["budget"], p["steps"], p["calls"], "" if p["error"] is None else p["error"])
         for r in results
         if r["what"] == "work"
         for p in r.get("points", ())

@@ -183,6 +183,13 @@ def test_damaged_results_make_no_page(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / report.FILE_NAME).exists()
 
 
+def test_committed_results_make_a_page(root: Path) -> None:
+    folders = [path.parent for path in (root / "benchmarks" / "results").glob("*/*/results.json")]
+    assert folders
+    for folder in folders:
+        assert "<h1>sdekit: orders</h1>" in report.page(results.read_results(folder))
+
+
 def test_strips_are_the_images(tmp_path: Path) -> None:
     data = strips.png([[-1, 0, 1, 2, -2, 0.5], [1, 1, 1, 1, 1, 1]], 2, 3, -1.0, 1.0)
     (tmp_path / "strip.png").write_bytes(data)

@@ -23,6 +23,7 @@ def order(solver: str = "a", measured: float | None = 2.0, **more: Any) -> dict[
         "target": "ring",
         "process": "vp",
         "grid": "karras",
+        "half_log_snr": [-1.0, 1.5],
         "status": "ok",
         "message": "",
         "declared": 2,
@@ -89,6 +90,7 @@ def test_csv_holds_the_same_numbers(tmp_path: Path) -> None:
     write(tmp_path, [order(), order(measured=None), work("exp_adams(order=3, single_step)")])
     orders = list(csv.DictReader(io.StringIO((tmp_path / "orders.csv").read_text())))
     assert [row["measured"] for row in orders] == ["2.0", "exact"]
+    assert (orders[0]["half_log_snr_start"], orders[0]["half_log_snr_end"]) == ("-1.0", "1.5")
     assert orders[0]["errors"] == "1.0 0.25 0.0625"
     errors = list(csv.DictReader(io.StringIO((tmp_path / "errors.csv").read_text())))
     assert [row["error"] for row in errors] == ["0.5", "0.1", ""]
