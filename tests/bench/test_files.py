@@ -218,6 +218,16 @@ def test_kills_damage_files_that_are_written_in_place(root: Path, tmp_path: Path
     pytest.fail("no kill fell into the middle of a file")
 
 
+def test_two_runs_may_share_a_folder(root: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "cells").mkdir()
+    words = [sys.executable, "-c", WRITER, str(root / "sdekit"), str(folder), "atomic"]
+    for process in [subprocess.Popen(words), subprocess.Popen(words)]:
+        assert process.wait() == 0
+    assert {p.name for p in folder.iterdir()} == {f"{n}.json" for n in range(300)}
+    for path in folder.iterdir():
+        assert files.unsealed(path, path.read_bytes(), FORM)["n"] == int(path.stem)
+
+
 def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     """A process replaces a file again and again; whatever is read meanwhile is one of its contents."""
     code = WRITER.partition("\nassert")[0] + (
