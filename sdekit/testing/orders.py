@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +26,7 @@ __all__ = ["ObservedOrder", "as_solver", "observed_order"]
 
 KINDS = ("deterministic", "weak", "strong")
 _STEPS = (20, 40, 80, 160)
+_COARSE = (6, 8, 12, 16)  # where those are at rounding too soon to show an order, as for order 8
 _MOST = 1280
 _SETTLED = 0.06  # slopes p + b / N that differ by twice this, then by this, are within 0.09 of p on average
 _SEEDS = {"random": 2, "irregular": 8}
@@ -45,6 +47,7 @@ class ObservedOrder:
         steps, nfe, errors: the step counts, the model calls made, and the errors, geometric means over seeds.
         slopes: local slopes of log error against log steps, where the errors are above rounding.
         declared: the order that the solver declares, or None.
+        route: "plan" or "step", the route that was measured.
     """
 
     value: float
@@ -60,6 +63,7 @@ class ObservedOrder:
     errors: tuple[float, ...]
     slopes: tuple[float, ...]
     declared: float | None
+    route: str = "plan"
 
     def reaches(self, order: float | None = None, tolerance: float = 0.15) -> bool:
         """Whether the measured order is at least `order`, by default the declared one, less the tolerance."""
@@ -70,7 +74,7 @@ class ObservedOrder:
         declared = "none" if self.declared is None else f"{self.declared:g}"
         points = ", ".join(f"{n}: {e:.2e}" for n, e in zip(self.steps, self.errors, strict=True))
         return (
-            f"{self.solver}, {self.kind} order on {self.problem}, grid {self.grid}, stochasticity "
+            f"{self.solver}, {self.kind} order on {self.problem}, grid {self.grid}, {self.route} route, stochasticity "
             f"{self.stochasticity}: measured {self.value:.2f} in [{self.low:.2f}, {self.high:.2f}], declared "
             f"{declared}; errors by steps {points}"
         )
@@ -84,13 +88,14 @@ def observed_order(
     steps: Sequence[int] | None = None,
     *,
     stochasticity: Stochasticity | None = None,
+    route: str | None = None,
 ) -> ObservedOrder:
     """The order at which a solver converges.
 
-    "deterministic" runs the probability flow from several points and compares with where the exact flow ends. A solver
-    that is a stepper only is given the flow as a bare ODE. "weak" needs a Gaussian target: the law of the output is
-    computed exactly, without sampling, from the exact marginal and, where the solver follows the reverse SDE of a known
-    stochasticity, from a fixed point too; the error is a norm over all directions of both means and covariances.
+    "deterministic" runs the probability flow from several points and compares with where the exact flow ends. "weak"
+    needs a Gaussian target: the law of the output is computed exactly, without sampling, from the exact marginal and,
+    where the solver follows the reverse SDE of a known stochasticity, from a fixed point too; the error is a norm over
+    all directions of both means and covariances.
     "strong" compares 256 paths with a finer solution of another family on the same Brownian path, see
     `sdekit.testing.strong`; its interval covers 95 % of resampled sets of paths.
 
@@ -100,25 +105,29 @@ def observed_order(
         problem: default `order_problems()["vp"]`, or `gaussian_problem()` for "weak".
         grid: a family, see `OrderProblem.grid`; default "half_log_snr". Random ones are averaged over seeds.
         steps: three or more rising step counts; default 20 to 160, doubled up to 1280 while the slopes still change,
-            except on "irregular" grids and for "strong".
+            except on "irregular" grids and for "strong"; 6 to 16 where errors at 20 to 160 are at rounding.
         stochasticity: for a solver that takes any; default 0, or 1 for "weak" and "strong".
+        route: "plan", or "step", on which the flow or the reverse SDE is given as bare drift and diffusion; default
+            "plan" where the solver makes plans. The weak order is one of plans.
 
     Raises:
         UnknownNameError: for an unknown solver, kind or grid, with near names.
         OptionError: for step counts that cannot show an order, or errors at rounding for all but one or two of them.
-        SolverMismatchError: for a kind or a stochasticity that the solver does not fit.
+        SolverMismatchError: for a kind, a stochasticity or a route that the solver does not have.
     """
     method = as_solver(solver)
     if kind not in KINDS:
         raise UnknownNameError("kind", got=repr(kind), expected=" or ".join(map(repr, KINDS)), fix=_near(kind))
     if problem is None:
         problem = gaussian_problem() if kind == "weak" else order_problems()["vp"]
+    steps_only = _route(method, kind, route) == "step"
     declared = _declared(method, kind)
     family = "half_log_snr" if grid is None else grid
     tau = _stochasticity(method, kind, stochasticity)
     seeds = range(_SEEDS[family]) if isinstance(family, str) and family in SEEDED else range(1)
     measure = _strong if kind == "strong" else _settled
-    found, counts, runs = measure(method, kind, problem, family, seeds, tau, None if steps is None else tuple(steps))
+    counts = None if steps is None else tuple(steps)
+    found, counts, runs = measure(method, kind, problem, family, seeds, tau, counts, steps_only)
     errors = [[error for error, _ in row] for row in runs]
     return ObservedOrder(
         value=found.value,
@@ -134,6 +143,7 @@ def observed_order(
         errors=tuple(math.prod(column) ** (1 / len(column)) for column in zip(*errors, strict=True)),
         slopes=found.slopes,
         declared=declared,
+        route="step" if steps_only else "plan",
     )
 
 
@@ -148,9 +158,10 @@ def _settled(
     seeds: range,
     tau: Stochasticity,
     steps: tuple[int, ...] | None,
+    bare: bool,
 ) -> tuple[Estimate, list[int], _Runs]:
     """Errors without sampling noise, at more and more steps until the slopes settle."""
-    measure = _deterministic if kind == "deterministic" else _weak
+    measure = partial(_deterministic, bare=bare) if kind == "deterministic" else _weak
     counts: list[int] = []
     runs: _Runs = [[] for _ in seeds]
     planned = _STEPS if steps is None else _check_steps(steps)
@@ -159,7 +170,13 @@ def _settled(
         for seed, row in zip(seeds, runs, strict=True):
             row += [measure(method, problem, problem.grid(family, n, seed), tau) for n in planned]
         errors = [[error for error, _ in row] for row in runs]
-        found = _estimate(family, counts, errors, kind, problem)
+        try:
+            found = _estimate(family, counts, errors, kind, problem)
+        except OptionError:
+            if steps is not None or counts[0] == _COARSE[0]:
+                raise
+            planned, counts, runs = _COARSE, [], [[] for _ in seeds]
+            continue
         if steps is not None or family == "irregular" or counts[-1] >= _MOST or not _unsettled(found, len(counts)):
             return found, counts, runs
         planned = (2 * counts[-1],)
@@ -173,9 +190,10 @@ def _strong(
     seeds: range,
     tau: Stochasticity,
     steps: tuple[int, ...] | None,
+    bare: bool,
 ) -> tuple[Estimate, list[int], _Runs]:
     counts = list(_STEPS if steps is None else _check_steps(steps))
-    runs = [strong_run(method, problem, [problem.grid(family, n, seed) for n in counts], tau) for seed in seeds]
+    runs = [strong_run(method, problem, [problem.grid(family, n, seed) for n in counts], tau, bare) for seed in seeds]
     found = strong_estimate(counts, runs, least_squares if family == "irregular" else estimate)
     return found, counts, [list(zip(run.errors, run.nfe, strict=True)) for run in runs]
 
@@ -216,6 +234,21 @@ def _unsettled(found: Estimate, points: int) -> bool:
     """Whether the last slopes still move, with no point lost to rounding yet."""
     changes = [abs(b - a) for a, b in itertools.pairwise(found.slopes[-3:])]
     return found.used == points and (changes[-1] > _SETTLED or changes[0] > 2 * _SETTLED)
+
+
+def _route(method: Any, kind: str, asked: str | None) -> str:
+    has = {"plan": isinstance(method, PlanSolver), "step": isinstance(method, Stepper)}
+    if asked is not None and asked not in has:
+        raise UnknownNameError("route", got=repr(asked), expected="'plan' or 'step'", fix=suggest(str(asked), has))
+    route = asked or ("plan" if has["plan"] else "step")
+    if not has[route] or (kind == "weak" and asked == "step"):
+        raise SolverMismatchError(
+            "route",
+            got=f"{route!r}, kind {kind!r} for {method.label}",
+            expected="a route that the solver has, 'plan' for the weak order",
+            fix="Leave it out.",
+        )
+    return route
 
 
 def _check_steps(steps: Sequence[int]) -> tuple[int, ...]:
@@ -259,11 +292,13 @@ def _stochasticity(method: Any, kind: str, asked: Stochasticity | None) -> Stoch
     return method.resolve_stochasticity(0.0)
 
 
-def _deterministic(method: Any, problem: OrderProblem, times: Tensor, tau: Stochasticity) -> tuple[float, int]:
+def _deterministic(
+    method: Any, problem: OrderProblem, times: Tensor, tau: Stochasticity, bare: bool
+) -> tuple[float, int]:
     """The root mean square over starts of the distance to the exact end, and the model calls made."""
     model = problem.model
     flow = problem.process.probability_flow(model)
-    if not isinstance(method, PlanSolver):
+    if bare:
         flow = make_ode(flow.drift)
     elif method.plan(problem.process, times, 0.0).stochastic:
         raise SolverMismatchError(

@@ -53,18 +53,20 @@ class StrongRun:
         return self.squares.mean(1).sqrt().tolist()
 
 
-def strong_run(method: Any, problem: OrderProblem, grids: Sequence[Tensor], tau: Stochasticity) -> StrongRun:
-    """Run a solver on each grid with one path for all, and compare with the reference.
+def strong_run(
+    method: Any, problem: OrderProblem, grids: Sequence[Tensor], tau: Stochasticity, bare: bool
+) -> StrongRun:
+    """Run a solver on each grid with one path for all, and compare with the reference; `bare` for the step route.
 
     Raises:
         SolverMismatchError: for a solver whose noise is not that of a path in one of the two clocks.
     """
-    slow = isinstance(method, PlanSolver) and not _in_time(method, problem, grids[0], tau)
+    slow = not bare and not _in_time(method, problem, grids[0], tau)
     fine = _FINER * max(len(g) - 1 for g in grids)
     name = "shark" if method.name == "sra1" else "sra1"
     exact = _reference(problem, tau, name, fine, slow)
     start, dynamics = _starts(problem), _reverse(problem, tau)
-    if not isinstance(method, PlanSolver):
+    if bare:
         dynamics = _bare(dynamics)
     squares, calls = [], []
     for times in grids:

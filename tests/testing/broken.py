@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +16,8 @@ from sdekit.plan import Combination, Plan, Row
 from sdekit.solvers import get
 from sdekit.solvers.base import Increments, Order, PlanSolver, Stepper, StepResult
 from sdekit.solvers.ddim import ddim_row
+from sdekit.solvers.euler_maruyama import EulerMaruyama
+from sdekit.solvers.sra import SRA1
 
 
 def ddim_rows(process, times, eta=0.0):
@@ -204,7 +206,7 @@ class Cancelling(Good):
 class GoodStepper(Stepper):
     """Euler for ODEs and SDEs with additive noise."""
 
-    declared = Order(deterministic=1)
+    declared = Order(deterministic=1, strong=1)
 
     def step(
         self, dynamics: Any, t0: float, t1: float, x: Any, increments: Increments | None, state: Any
@@ -309,7 +311,68 @@ class ForwardOnly(GoodStepper):
 class HalfStep(GoodStepper):
     """Half a step of Euler: consistent with nothing."""
 
+    declared = Order(deterministic=1)
     needs = "ode"
 
     def step(self, dynamics, t0, t1, x, increments, state):
         return StepResult(x + 0.5 * (t1 - t0) * dynamics.drift(t0, x))
+
+
+@dataclass(frozen=True)
+class StrongEuler(EulerMaruyama):
+    """Euler-Maruyama, declared of the strong order of SRA1."""
+
+    declared = Order(deterministic=1, weak=1, strong=1.5)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class AreaOfTheOtherSign(SRA1):
+    """In the plan: W / 2 - H for W / 2 + H in the stage. The law of a step is the same."""
+
+    def _step(self, n, s, inner, h, weights, first, last):
+        first_row, last_row = super()._step(n, s, inner, h, weights, first, last)
+        point = first_row.point
+        noises = tuple((k, -v if k == 1 else v) for k, v in point.noises)
+        return [replace(first_row, point=Combination(point.base, point.outputs, noises)), last_row]
+
+
+@dataclass(frozen=True)
+class StepAreaOfTheOtherSign(SRA1):
+    """The same in the steps, while the plan is sound."""
+
+    def step(self, dynamics, t0, t1, x, increments, state):
+        if increments is not None:
+            increments = Increments(increments.W, -increments.H)
+        return super().step(dynamics, t0, t1, x, increments, state)
+
+
+@dataclass(frozen=True)
+class WithoutAClock(EulerMaruyama):
+    """Declares a strong order, but its noises are of no path."""
+
+    def noise_clock(self, process, times, stochasticity):
+        return None
+
+
+@dataclass(frozen=True)
+class OverdeclaredStepper(GoodStepper):
+    """Euler, declared of strong order 3/2."""
+
+    declared = Order(deterministic=1, strong=1.5)
+
+
+@dataclass(frozen=True)
+class StrongODE(GoodStepper):
+    """Takes no SDE, and declares a strong order."""
+
+    needs = "ode"
+
+
+@dataclass(frozen=True)
+class ShortSteps(EulerMaruyama):
+    """Its plan is sound, its steps end too soon."""
+
+    declared = Order(deterministic=1)  # type: ignore[assignment]
+
+    def step(self, dynamics, t0, t1, x, increments, state):
+        return StepResult(super().step(dynamics, t0, t0 + 0.9 * (t1 - t0), x, increments, state).x)

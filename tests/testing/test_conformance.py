@@ -14,6 +14,7 @@ from sdekit.errors import ConformanceError, InterfaceError, OptionError, Unknown
 from sdekit.solvers.base import PlanSolver
 from sdekit.solvers.euler_maruyama import EulerMaruyama
 from sdekit.testing import check_solver, order_problems
+from sdekit.testing.orders import as_solver
 from tests.testing import broken
 
 QUICK = {"grids": ("half_log_snr",), "problems": [order_problems()["vp"]], "steps": (20, 40, 80)}
@@ -72,6 +73,43 @@ def test_sound_solvers_pass(solver):
     assert report.orders and all(order.reaches() for order in report.orders)
     text = str(report)
     assert all(name in text for name in report.checks) and "measured" in text
+
+
+# What is declared and not so, and what the report says of it.
+STRONG = [
+    (broken.StrongEuler, r"strong order on vp.*plan route.*measured (0\.9|1\.0).*declared 1\.5"),
+    (broken.AreaOfTheOtherSign, r"strong order on vp.*plan route.*measured (0\.9|1\.[01]).*declared 1\.5"),
+    (broken.StepAreaOfTheOtherSign, r"strong order on vp.*step route.*measured (0\.9|1\.[01]).*declared 1\.5"),
+    (broken.OverdeclaredStepper, r"strong order on vp.*step route.*measured (0\.9|1\.0).*declared 1\.5"),
+    (broken.WithoutAClock, "strong order of 1, but.*without a clock.*noise_clock"),
+    (broken.StrongODE, "strong order of 1, but.*above 0.*strong=None"),
+    (broken.ShortSteps, r"deterministic order on vp.*step route.*measured -?0\.[01]"),
+]
+
+
+@pytest.mark.parametrize("solver, match", STRONG, ids=[b[0].__name__ for b in STRONG])
+def test_strong_orders_are_measured_on_each_route(solver, match):
+    with pytest.raises(ConformanceError, match=match) as caught:
+        check_solver(solver, **QUICK | {"steps": (16, 32, 64)})
+    assert caught.value.check == "order"
+
+
+def test_strong_orders_are_reported_for_each_route():
+    report = check_solver("sra1", **QUICK | {"steps": (16, 32, 64)})
+    found = {order.route: order for order in report.orders if order.kind == "strong"}
+    assert found["plan"].errors == pytest.approx(found["step"].errors, rel=1e-6)
+    assert all(order.declared == 1.5 and order.reaches() for order in found.values())
+    assert {o.route for o in report.orders if o.kind == "deterministic"} == {"plan", "step"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [i.name for i in sdekit.solvers.available()])
+def test_every_registered_solver_passes_with_its_orders(name: str):
+    report = check_solver(name)
+    kinds = {
+        kind for kind in ("deterministic", "weak", "strong") if getattr(as_solver(name).declared, kind) is not None
+    }
+    assert {order.kind for order in report.orders} == kinds
 
 
 @pytest.mark.parametrize("name", [i.name for i in sdekit.solvers.available()])

@@ -86,7 +86,7 @@ def test_default_stochasticity():
 def test_kinds_that_do_not_fit():
     with pytest.raises(UnknownNameError, match="'weak'"):
         observed_order("ddim", "waek")
-    with pytest.raises(UnknownNameError, match="got 'strong'; expected 'deterministic' or 'weak'"):
+    with pytest.raises(SolverMismatchError, match="above 0"):
         observed_order("ddim", "strong")
     with pytest.raises(SolverMismatchError, match="1, which the solver implies"):
         observed_order("ddpm")
@@ -100,6 +100,26 @@ def test_kinds_that_do_not_fit():
         observed_order(GoodStepper, stochasticity=1.0)
     with pytest.raises(OptionError, match="one Gaussian"):
         observed_order("ddpm", "weak", order_problems()["vp"])
+
+
+def test_routes():
+    """Of a solver that has both, either; the flow's clock is t on that of steps."""
+    plan, step = (observed_order(get("heun", clock="t"), steps=FEW, route=route) for route in ("plan", "step"))
+    assert (plan.route, step.route) == ("plan", "step") and step.errors == pytest.approx(plan.errors, rel=1e-9)
+    assert observed_order(GoodStepper, steps=FEW).route == "step" and "step route" in str(step)
+    with pytest.raises(UnknownNameError, match="'step'"):
+        observed_order("heun", route="stp")
+    for solver, kind, route in (("ddim", "deterministic", "step"), (GoodStepper, "deterministic", "plan")):
+        with pytest.raises(SolverMismatchError, match="route that the solver has"):
+            observed_order(solver, kind, route=route)
+    with pytest.raises(SolverMismatchError, match="weak"):
+        observed_order("euler_maruyama", "weak", route="step")
+
+
+@pytest.mark.slow
+def test_fewer_steps_where_the_default_ones_are_all_at_rounding():
+    found = observed_order("dop853")
+    assert found.steps[:4] == (6, 8, 12, 16) and found.reaches() and found.value < 8.35, str(found)
 
 
 @pytest.mark.parametrize("steps", [(20, 40), (20, 20, 40), (80, 40, 20), (0, 20, 40), ()])
