@@ -197,7 +197,7 @@ def test_the_merge_rejects_noise_drawn_anew():
 
 
 def test_the_order_of_queries_does_not_matter():
-    intervals = [(s, t) for s, t in itertools.permutations(POINTS, 2) if s != t]
+    intervals = list(itertools.permutations([-2.9, -1e-3, 0.0, 1e-30, 0.31, 0.33, 0.5, 1.3, 300.0], 2))
     first, again = path(batch=4), path(batch=4)
     expected = {pair: torch.stack(first.normals(*pair)) for pair in intervals}
     order = torch.randperm(len(intervals), generator=torch.Generator().manual_seed(0)).tolist()
@@ -240,12 +240,12 @@ def test_backwards_w_changes_sign_and_h_does_not(s, t):
 
 
 def test_rows_of_a_batch_ignore_each_other():
-    ids = torch.randperm(500, generator=torch.Generator().manual_seed(0))[:37]
+    ids = torch.randperm(500, generator=torch.Generator().manual_seed(0))[:13]
     whole = torch.stack(BrownianPath(1, ids, 5).normals(0.2, 1.7))
-    for size in (1, 2, 8, 36):
+    for size in (1, 2, 8, 12):
         parts = [torch.stack(BrownianPath(1, chunk, 5).normals(0.2, 1.7)) for chunk in ids.split(size)]
         assert torch.equal(torch.cat(parts, 1), whole)
-    wide = torch.stack(BrownianPath(1, ids, 4000).normals(0.2, 1.7))
+    wide = torch.stack(BrownianPath(1, ids, 2000).normals(0.2, 1.7))
     assert torch.equal(wide[..., :5], whole)
 
 
@@ -408,7 +408,7 @@ def test_noise_that_is_no_increment_is_refused():
     assert not calls
 
 
-@pytest.mark.parametrize("tau", [1e-3, 0.1, 0.25, 0.3, 3.0])
+@pytest.mark.parametrize("tau", [1e-3, 0.25, 3.0, *(pytest.param(tau, marks=pytest.mark.slow) for tau in (0.1, 0.3))])
 def test_small_and_large_stochasticities_have_clocks_that_a_path_resolves(tau):
     process = sdekit.VP()
     times = process.time_at(torch.linspace(-4, 4, 201, dtype=torch.float64))

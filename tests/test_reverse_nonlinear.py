@@ -26,6 +26,15 @@ KAPPAS = [0.4, 1.0, lambda t: 0.3 + t]
 NAMED = {"ids": lambda k: "varying" if callable(k) else str(k)}
 # One of each way in which the divergence enters.
 KINDS = ["sinh", "shear", "shear, stratonovich", "carried, scalar", "carried, mixing", "carried, general"]
+SOLVED = [*KINDS, "geometric Brownian motion", "square root"]
+# The others combine the same noises and densities anew.
+SWEPT = [name if name in SOLVED else pytest.param(name, marks=pytest.mark.slow) for name in PROBLEMS]
+# Of the stochasticities each has one in turn, the slow part all.
+PAIRS = [
+    pytest.param(name, k, marks=() if name in SOLVED and (i + j) % len(KAPPAS) == 0 else pytest.mark.slow)
+    for i, name in enumerate(PROBLEMS)
+    for j, k in enumerate(KAPPAS)
+]
 
 
 @pytest.fixture
@@ -47,20 +56,19 @@ def hidden(sde: SDE) -> SDE:
 # Residuals.
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
-def test_every_reversal_keeps_the_marginals(name: str) -> None:
+@pytest.mark.parametrize("name, kappa", PAIRS, **NAMED)
+def test_every_reversal_keeps_the_marginals(name: str, kappa) -> None:
     problem = PROBLEMS[name]
     t, x = points(problem)
     flow = hidden(problem.sde).probability_flow(problem.score)
     assert isinstance(flow, Flow) and continuity_residual(flow, problem.log_prob, t, x).abs().max() < 1e-11
-    for kappa in KAPPAS:
-        reverse = hidden(problem.sde).reverse(problem.score, kappa)
-        assert isinstance(reverse, Reverse) and reverse.backward
-        assert (reverse.noise_type, reverse.sde_type) == (problem.sde.noise_type, problem.sde.sde_type)
-        assert fokker_planck_residual(reverse, problem.log_prob, t, x).abs().max() < 1e-11
+    reverse = hidden(problem.sde).reverse(problem.score, kappa)
+    assert isinstance(reverse, Reverse) and reverse.backward
+    assert (reverse.noise_type, reverse.sde_type) == (problem.sde.noise_type, problem.sde.sde_type)
+    assert fokker_planck_residual(reverse, problem.log_prob, t, x).abs().max() < 1e-11
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", SWEPT)
 def test_without_the_divergence_they_do_not(name: str, no_divergence: None) -> None:
     problem = PROBLEMS[name]
     t, x = points(problem)
@@ -111,7 +119,7 @@ def test_an_affine_reverse_reversed_runs_forward_again() -> None:
 # Ito and Stratonovich.
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", SWEPT)
 def test_both_calculi_have_one_law(name: str) -> None:
     problem = PROBLEMS[name]
     t, x = points(problem)
@@ -199,12 +207,12 @@ def flow_error(name: str) -> float:
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in ((down, exact), (up, x)))
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", SWEPT)
 def test_flows_are_solved_to_their_exact_maps(name: str) -> None:
     assert flow_error(name) < 5e-6
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", SWEPT)
 def test_without_the_divergence_flows_go_elsewhere(name: str, no_divergence: None) -> None:
     assert flow_error(name) > 0.02
 
@@ -240,9 +248,6 @@ def reverse_distance(name: str, kappa) -> float:
     x = problem.sample(late, count, seed=1)
     out = sdekit.solve(reverse, x, [late, early], "euler_maruyama", steps=50, seed=5).x
     return distance(out, problem.sample(early, count, seed=2))
-
-
-SOLVED = [*KINDS, "geometric Brownian motion", "square root"]
 
 
 @pytest.mark.slow

@@ -22,9 +22,11 @@ from sdekit.testing import (
 
 F64 = torch.float64
 PROBLEMS = exact_problems()
+# These combine the noises and densities of the others anew.
+MORE = ("carried, diagonal", "carried, stratonovich", *(n for n in PROBLEMS if n.startswith("langevin")))
 
 
-@pytest.fixture(params=PROBLEMS)
+@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.slow) if n in MORE else n for n in PROBLEMS])
 def problem(request) -> ExactProblem:
     return PROBLEMS[request.param]
 
