@@ -233,23 +233,36 @@ class IsotropicComponents(_Tabled):
 
     def _evaluate_each(self, scales: Scales, x: Tensor, want: Want) -> Tensor:
         """One time per sample."""
+        if self._common is not None:
+            return self._evaluate_common(scales, x, want)
         r = self._responsibilities(self._logits_each(scales, x))
-        variances = self.variances[:, 0] if self._common is None else self._common
+        variances = self.variances[:, 0]
         p, q = want.gains(variances, scales.alpha**2 * variances + scales.sigma**2, *scales)
-        if self._common is None:
-            return _add((r * q) @ self.means, (r * p).sum(1, keepdim=True) * x)
-        return _add((r @ self.means) * q, x * p)
+        return _add((r * q) @ self.means, (r * p).sum(1, keepdim=True) * x)
+
+    def _evaluate_common(self, scales: Scales, x: Tensor, want: Want) -> Tensor:
+        """One time per sample, one variance: |x|^2 is the same for all components and drops out."""
+        alpha, sigma = scales
+        s = alpha * alpha * self._common + sigma * sigma
+        p, q = want.gains(self._common, s, alpha, sigma)
+        slope = alpha / s
+        base, factor = self._column(self.log_weights), self._row((-0.5 * alpha * slope)[:, 0])
+        if self.is_sharp(scales):
+            # A sample at alpha = 0 has no y = x / alpha; at this alpha the means are long lost in rounding.
+            logits = torch.addcmul(base, factor, self._squares(x / alpha.clamp(min=_least_alpha(x))))
+        else:
+            base = torch.addcmul(base, factor, self._column(self._square_norms))
+            logits = torch.addcmul(base, self._row(slope[:, 0]), self._product(x, self.means))
+        return torch.addcmul((self._responsibilities(logits) @ self.means) * q, x, p)
 
     def _logits_each(self, scales: Scales, x: Tensor) -> Tensor:
         """log(w_k N(x)) + d/2 log(2 pi) at one time per sample."""
         alpha, sigma = (self._row(v[:, 0]) for v in scales)
-        variances = self._column(self.variances[:, 0]) if self._common is None else self._common
-        s = alpha**2 * variances + sigma**2
+        s = alpha**2 * self._column(self.variances[:, 0]) + sigma**2
         log_weights, norms = self._column(self.log_weights), self._column(self._square_norms)
         base = log_weights - (0.5 * self.size) * torch.log(s)
         if self.is_sharp(scales):
-            # A sample at alpha = 0 has no y = x / alpha; at this alpha the means are long lost in rounding.
-            least = torch.finfo(x.dtype).tiny ** 0.25
+            least = _least_alpha(x)
             return base - (0.5 * alpha.clamp(min=least) ** 2 / s) * self._squares(x / scales.alpha.clamp(min=least))
         constant = 0.5 * (self._row(torch.linalg.vecdot(x, x)) + alpha**2 * norms)
         return base + (alpha * self._product(x, self.means) - constant) / s
@@ -328,6 +341,11 @@ class DiagonalComponents(_Tabled):
     def _extremes(self) -> tuple[Tensor, Tensor]:
         """Per axis the largest squared mean and the least variance, on the host."""
         return (self.means**2).amax(0).cpu(), self.variances.amin(0).cpu()
+
+
+def _least_alpha(x: Tensor) -> float:
+    """What takes the place of alpha = 0, where the means are long lost in rounding."""
+    return torch.finfo(x.dtype).tiny ** 0.25
 
 
 def uncentred(c: Any) -> Any:
