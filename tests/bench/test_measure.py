@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from sdekit import solvers
 from sdekit.bench import build, cells, measure
 from sdekit.bench.cells import Cell
 from sdekit.bench.suite import load
+from sdekit.errors import OptionError
+from sdekit.testing import observed_order
 
 
 def cell_of(path: Path, what: str, label: str, kind: str = "deterministic") -> Cell:
@@ -68,6 +71,15 @@ def test_order_is_measured_again_where_steps_were_too_few(tiny: Path) -> None:
     found = measure.measure(cell_of(tiny, "order", "rk4"), 0.15)
     assert found["steps"][-1] > 4
     assert found["status"] == "ok"
+
+
+def test_order_that_rounding_hides_is_measured_on_fewer_steps(tiny: Path) -> None:
+    cell = replace(cell_of(tiny, "order", "rk4"), counts=(640, 1280, 2560))
+    with pytest.raises(OptionError, match="rounding"):
+        observed_order("rk4", cell.kind, build.problem(cell), cell.grid, cell.counts)
+    found = measure.measure(cell, 0.15)
+    assert found["steps"] == [160, 320, 640]
+    assert found["measured"] == pytest.approx(4, abs=0.15)
 
 
 def test_wrong_declaration_is_not_rescued_by_finer_grids(tiny: Path, planted: None) -> None:
