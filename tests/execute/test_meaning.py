@@ -19,6 +19,7 @@ from tests.execute.cases import (
     assert_equal,
     data,
     direction_or_block,
+    fitting,
     made_plan,
     plan_solvers,
     random_plan,
@@ -38,7 +39,7 @@ def state(*shape, seed=0, dtype=torch.float64):
 @pytest.mark.parametrize("name", plan_solvers())
 def test_every_solver(name, prediction):
     for process in [PROCESSES["EDM"]] if prediction == "edm" else PROCESSES.values():
-        assert_equal(solver_plan(name, process, TIMES), process, prediction, state(4, 3))
+        assert_equal(solver_plan(name, process, fitting(name, TIMES)), process, prediction, state(4, 3))
 
 
 def test_churn_and_high_orders():

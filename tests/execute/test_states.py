@@ -8,7 +8,7 @@ import torch
 import sdekit
 from sdekit.execute import run as run_module
 from sdekit.plan import interpret_all
-from tests.execute.cases import TableNoise, data, model, network, plan_solvers, reference, solver_plan
+from tests.execute.cases import TableNoise, data, fitting, model, network, plan_solvers, reference, solver_plan
 
 PROCESS = sdekit.VP()
 TIMES = [0.9, 0.62, 0.41, 0.3, 0.17, 0.08]
@@ -16,9 +16,10 @@ X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.fl
 
 
 def solve(name, x, net=None, **options):
-    plan = solver_plan(name, PROCESS, TIMES)
+    times = options.pop("times", TIMES)
+    plan = solver_plan(name, PROCESS, times)
     return sdekit.solve(
-        sdekit.Model(net or network(PROCESS, "data"), PROCESS, "data"), x, TIMES, plan, noise=TableNoise(), **options
+        sdekit.Model(net or network(PROCESS, "data"), PROCESS, "data"), x, times, plan, noise=TableNoise(), **options
     )
 
 
@@ -52,8 +53,9 @@ def test_half_precision_is_accumulated_in_float32(dtype, monkeypatch):
 
 def test_float32_against_float64():
     for name in plan_solvers():
-        want = solve(name, X).x
-        got = solve(name, X.float()).x
+        times = fitting(name, TIMES)
+        want = solve(name, X, times=times).x
+        got = solve(name, X.float(), times=times).x
         assert got.dtype == torch.float32
         assert float((got.double() - want).abs().max()) <= 1e-5 * max(1.0, float(want.abs().max()))
 

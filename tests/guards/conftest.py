@@ -74,7 +74,8 @@ class Case:
     def solve(self, function: Callable[..., Any] = smooth, x: torch.Tensor | None = None, **options: Any) -> Any:
         """The solve that tests vary."""
         start = self.start() if x is None else x
-        return sdekit.solve(self.dynamics(function), start, self.times, self.solver, **{"seed": 7, **options})
+        times = options.pop("times", self.times)
+        return sdekit.solve(self.dynamics(function), start, times, self.solver, **{"seed": 7, **options})
 
 
 def _cases() -> list[Case]:

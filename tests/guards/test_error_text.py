@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from sdekit import errors
-from sdekit.errors import NonFiniteError, OptionError, SdekitError
+from sdekit.errors import NonFiniteError, OptionError, OutOfDomain, SdekitError, UnfinishedError
 
 KINDS = {n for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, SdekitError)}
 PARTS = {"got", "expected", "fix"}
-PLACE = {"sample", "step", "t"}  # of NonFiniteError, which makes its own parts
+OWN = {  # what those take that make their parts themselves
+    "NonFiniteError": {"sample", "step", "t"},
+    "UnfinishedError": {"sample", "t", "step_size", "component", "what"},
+    "OutOfDomain": set(),
+}
 
 
 def problems(source: str) -> list[str]:
@@ -24,7 +28,7 @@ def problems(source: str) -> list[str]:
         if not isinstance(node, ast.Call) or ast.unparse(node.func).rpartition(".")[2] not in KINDS:
             continue
         name, given = ast.unparse(node.func), {k.arg: k.value for k in node.keywords}
-        wanted = PLACE if name.endswith("NonFiniteError") else PARTS
+        wanted = OWN.get(name.rpartition(".")[2], PARTS)
         missing = wanted - set(given)
         if None not in given and missing:
             found.append(f"{node.lineno} {name} without {', '.join(sorted(missing))}")
@@ -83,12 +87,21 @@ def test_reading_lets_good_ones_pass(source):
     assert problems(source) == []
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS - {"NonFiniteError", "ConformanceError"}))
+@pytest.mark.parametrize("kind", sorted(KINDS - {"ConformanceError"} - set(OWN)))
 def test_text(kind):
     error = getattr(errors, kind)("steps", got=-3, expected="1 or more", fix="Raise it.")
     assert str(error) == "steps: got -3; expected 1 or more. Raise it."
     assert (error.argument, error.got, error.expected, error.fix) == ("steps", "-3", "1 or more", "Raise it.")
     assert error.partial is None
+
+
+def test_text_of_unfinished_solves():
+    error = UnfinishedError("STIFF", sample=1, t=0.5, step_size=1e-9, component=2, what="a stiff drift; use bosh3")
+    assert str(error) == (
+        "solve (STIFF): got a stiff drift: sample 1 at t = 0.5, step 1e-09, worst component 2; "
+        "expected steps that reach the last time. Use bosh3."
+    )
+    assert "samples [1]" in str(OutOfDomain([False, True]))
 
 
 @pytest.mark.parametrize("source", ["x", "model", "noise", "solver"])

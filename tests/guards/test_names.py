@@ -162,7 +162,10 @@ EFFECTS = {
     ("exp_adams", "prediction"): ({"prediction": "noise"}, {}),
     ("exp_adams", "starter"): ({"starter": "single_step"}, {"order": 3}),
     ("exp_adams", "final_order"): ({"final_order": 1}, {}),
-    **{(name, "clock"): ({"clock": "t"}, {}) for name in ("euler", "heun", "midpoint", "rk4")},
+    **{
+        (name, "clock"): ({"clock": "t"}, {})
+        for name in ("euler", "heun", "midpoint", "rk4", "bosh3", "rk45", "tsit5", "dop853")
+    },
     **{
         (name, option): ({option: value}, {})
         for name, kind in (("dpm_solver_2", "data"), ("dpmpp_2s", "noise"))
@@ -192,8 +195,25 @@ EFFECTS = {
 }
 
 
+# Those that matter with a tolerance only. `compact` changes who is in the batch, and no number.
+ADAPTIVE_EFFECTS = {
+    **{
+        (name, option): change
+        for name in ("bosh3", "rk45", "tsit5", "dop853")
+        for option, change in (
+            ("adaptive_clock", {"adaptive_clock": "t"}),
+            ("controller", {"controller": "i"}),
+            ("first_step", {"first_step": 1e-3}),
+            ("compact", {"compact": False}),
+        )
+    },
+    ("rk45", "error_weights"): {"error_weights": "shampine"},
+}
+
+
 def test_every_solver_option_is_listed_here():
-    assert set(EFFECTS) == {(name, option) for name, options in OPTIONS.items() for option in options}
+    options = {(name, option) for name, options in OPTIONS.items() for option in options}
+    assert set(EFFECTS) | set(ADAPTIVE_EFFECTS) == options
 
 
 @pytest.mark.parametrize("name, option", EFFECTS)
@@ -208,6 +228,21 @@ def test_every_solver_option_changes_a_result(name, option):
     assert not torch.equal(end(**company), end(**company, **changed))
     default = {f.name: f.default for f in dataclasses.fields(type(sdekit.solvers.get(name)))}[option]
     assert torch.equal(end(**company), end(**{**company, option: default}))
+    assert f"{option}=" in sdekit.solvers.get(name).label
+
+
+@pytest.mark.parametrize("name, option", ADAPTIVE_EFFECTS)
+def test_every_adaptive_option_changes_an_adaptive_result(name, option):
+    model = sdekit.targets.GaussianMixture([1.0, 1.0], [[1.0], [-1.0]], 0.2).under(VP)
+    x = torch.tensor([[0.3], [1.1]], dtype=torch.float64)
+
+    def end(rtol, **options):
+        return sdekit.solve(model, x, [0.9, 0.1], sdekit.solvers.get(name, **options), rtol=rtol).x
+
+    change = ADAPTIVE_EFFECTS[name, option]
+    same = torch.allclose(end(1e-4), end(1e-4, **change), rtol=0, atol=1e-13)  # the model's products know the batch
+    assert same == (option == "compact")
+    assert torch.equal(end(None), end(None, **change))  # fixed steps
     assert f"{option}=" in sdekit.solvers.get(name).label
 
 

@@ -105,6 +105,10 @@ def test_errors_travel(kind):
         return
     if kind is errors.NonFiniteError:
         error = kind("model", sample=1, step=2, t=0.5, call=3)
+    elif kind is errors.UnfinishedError:
+        error = kind("STIFF", sample=1, t=0.5, step_size=1e-9, component=2, what="a stiff drift; use bosh3")
+    elif kind is errors.OutOfDomain:
+        error = kind([False, True])
     elif kind is errors.ConformanceError:
         error = kind("check", "solver", got="1", expected="2", fix="Do it.")
     else:
