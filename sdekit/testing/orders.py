@@ -170,13 +170,17 @@ def _settled(
         for seed, row in zip(seeds, runs, strict=True):
             row += [measure(method, problem, problem.grid(family, n, seed), tau) for n in planned]
         errors = [[error for error, _ in row] for row in runs]
+        coarser = steps is None and counts[0] != _COARSE[0]
         try:
             found = _estimate(family, counts, errors, kind, problem)
         except OptionError:
-            if steps is not None or counts[0] == _COARSE[0]:
+            if not coarser:
                 raise
+            found = None
+        if coarser and (found is None or found.used == 0):  # at rounding at once, which may be exact or of high order
             planned, counts, runs = _COARSE, [], [[] for _ in seeds]
             continue
+        assert found is not None
         if steps is not None or family == "irregular" or counts[-1] >= _MOST or not _unsettled(found, len(counts)):
             return found, counts, runs
         planned = (2 * counts[-1],)

@@ -105,7 +105,11 @@ def test_strong_orders_are_reported_for_each_route():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [i.name for i in sdekit.solvers.available()])
 def test_every_registered_solver_passes_with_its_orders(name: str):
-    report = check_solver(name)
+    high = {"grids": ("half_log_snr",), "problems": [order_problems()["sharp"]]}
+    options = {n: high | {"steps": (32, 48, 64, 96)} for n in ("rk45", "tsit5")} | {
+        "dop853": high | {"steps": (8, 12, 16, 24)}
+    }
+    report = check_solver(name, **options.get(name, {}))
     kinds = {
         kind for kind in ("deterministic", "weak", "strong") if getattr(as_solver(name).declared, kind) is not None
     }
