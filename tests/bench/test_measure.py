@@ -73,8 +73,9 @@ def test_order_is_measured_again_where_steps_were_too_few(tiny: Path) -> None:
     assert found["status"] == "ok"
 
 
+@pytest.mark.slow
 def test_order_that_rounding_hides_is_measured_on_fewer_steps(tiny: Path) -> None:
-    cell = replace(cell_of(tiny, "order", "rk4"), counts=(640, 1280, 2560))
+    cell = replace(cell_of(tiny, "order", "rk4"), counts=(320, 640, 1280))
     with pytest.raises(OptionError, match="rounding"):
         observed_order("rk4", cell.kind, build.problem(cell), cell.grid, cell.counts)
     found = measure.measure(cell, 0.15)
