@@ -177,10 +177,9 @@ def _settled(
             if not coarser:
                 raise
             found = None
-        if coarser and (found is None or found.used == 0):  # at rounding at once, which may be exact or of high order
+        if found is None or (coarser and found.used == 0):  # at rounding at once, which may be exact or of high order
             planned, counts, runs = _COARSE, [], [[] for _ in seeds]
             continue
-        assert found is not None
         if steps is not None or family == "irregular" or counts[-1] >= _MOST or not _unsettled(found, len(counts)):
             return found, counts, runs
         planned = (2 * counts[-1],)
