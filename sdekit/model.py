@@ -98,6 +98,14 @@ class Model:
             scales = self.native.input_scale(self._schedules(t)).tolist()
         return list(zip(table.unbind(), scales, strict=True))
 
+    def inputs(self, t: Tensor, schedules: Schedules, x: Tensor) -> list[tuple[Tensor, np.ndarray | None]]:
+        """As `network_times` for times (m, B), one for each sample, at which the schedules are known; scales (B,)."""
+        table = self._mapped(t).to(x.device, compute_dtype(x.dtype))
+        scales: Sequence[np.ndarray | None] = [None] * len(t)
+        if isinstance(self.native, EDMPreconditioning):
+            scales = list(self.native.input_scale(schedules))
+        return list(zip(table.unbind(), scales, strict=True))
+
     def coefficients(self, want: str | Weights, t: float) -> tuple[float, float]:
         """(y, m) with `want` = y x + m network(t, x); `want` is a prediction's name or its weights on (data, noise)."""
         y, m = self._convert(want, self._schedules(t))

@@ -144,16 +144,15 @@ class Arrays(Stages):
             self._prepare(base)
         slopes, count = self._slopes, len(self._slopes)
         slopes[0] = slope.numpy()
-        same = nodes.ratios is None and self._spread(nodes.gains[-1], base)
+        # The same for all nodes: x_i = ratio_i (x + (gain_i / ratio_i) sum_j a_ij k_j).
+        gain = self._spread(nodes.gains[-1] if nodes.ratios is None else nodes.gains[-1] / nodes.ratios[-1], base)
         for i, (node, made, products, weights) in enumerate(self._stages, 1):
             np.multiply(made, weights, out=products)
             total = np.add.reduce(products, 0)
-            if nodes.ratios is None:
-                total *= same
-                total += base
-            else:
-                total *= self._spread(nodes.gains[node], base)
-                total += base * self._spread(nodes.ratios[node], base)
+            total *= gain
+            total += base
+            if nodes.ratios is not None:
+                total *= self._spread(nodes.ratios[node], base)
             if i < count:
                 slopes[i] = call(nodes.calls[node], torch.from_numpy(total)).numpy()
         norms = []

@@ -82,7 +82,7 @@ class _Theta(Clock):
 
     def time(self, process: AffineSDE, s: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):
-            return _of(process.time_at, np.log(np.cos(s)) - np.log(np.sin(s)))
+            return _of(process.time_at, -np.log(np.tan(s)))
 
     def slope(self, process: AffineSDE, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         alpha, sigma = _of(process.alpha, t), _of(process.sigma, t)

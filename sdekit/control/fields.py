@@ -128,8 +128,9 @@ class FlowField:
     ) -> None:
         self.copied = False
         self.own = type(model).predict is not Model.predict  # a model that answers any question by itself
+        self.plain = not self.own and type(model).network is Model.network
         self.model, self.process, self.clock = model, model.process, CLOCKS[clock]
-        self.dtype = x.dtype
+        self.dtype, self.like = x.dtype, x.new_zeros(())
         self.ends = np.asarray(times)
         values = _finite(self.clock.value(self.process, self.ends), clock, times)
         self.sign = 1.0 if values[-1] > values[0] else -1.0
@@ -141,11 +142,17 @@ class FlowField:
 
     def _calls(self, times: np.ndarray, data: np.ndarray, noise: np.ndarray) -> Sequence[Any]:
         """At each node the time and the weights of data and noise, or of x and the network's output."""
+        t = torch.from_numpy(times)
+        inputs = t.unbind()
         if not self.own:
-            p, t = self.process, torch.from_numpy(times)
-            rates = (f(t).numpy() for f in (p.alpha, p.sigma, p.alpha_rate, p.sigma_rate))
-            data, noise = self.model.convert((data, noise), Schedules(*rates))
-        return [(torch.from_numpy(t), p, q) for t, p, q in zip(times, data, noise, strict=True)]
+            p, native = self.process, self.model.native
+            # Of the predictions a velocity alone is converted by the rates.
+            needed = (p.alpha, p.sigma, p.alpha_rate, p.sigma_rate) if native == "velocity" else (p.alpha, p.sigma)
+            schedules = Schedules(*(f(t).numpy() for f in needed), *(np.nan,) * (4 - len(needed)))
+            data, noise = self.model.convert((data, noise), schedules)
+            if self.plain:
+                inputs = self.model.inputs(t, schedules, self.like)
+        return list(zip(inputs, data, noise, strict=True))
 
     def _check_ends(self) -> None:
         """That the network's prediction gives the slope at both ends."""
@@ -187,7 +194,12 @@ class FlowField:
         if self.own:
             out = self.model.predict((first, second), t, handed, **self.conditioning)
         else:
-            raw = self.model.network(t, handed, **self.conditioning)
+            if self.plain:
+                time, scale = t
+                scale = None if scale is None else Nodes.tensor(scale, handed)
+                raw = self.model.answer(handed, time, scale, self.conditioning)
+            else:
+                raw = self.model.network(t, handed, **self.conditioning)
             out = Nodes.tensor(first, raw) * point + Nodes.tensor(second, raw) * raw
         if version is not None and handed._version != version:
             raise _changed("net", "its input")
@@ -203,8 +215,10 @@ class FlowField:
 
     def take(self, call: Any, rows: Tensor) -> Any:
         """What to pass on for some of the rows."""
-        at = rows.cpu().numpy()
-        return tuple(v[at] for v in call)
+        at, (t, first, second) = rows.cpu().numpy(), call
+        if self.plain:
+            return (t[0][rows], None if t[1] is None else t[1][at]), first[at], second[at]
+        return t[at], first[at], second[at]
 
     def select(self, rows: np.ndarray) -> None:
         for name, value in self.given.items():
