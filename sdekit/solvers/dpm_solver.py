@@ -36,7 +36,7 @@ _DPM_SOLVER = "Lu, Zhou, Bao, Chen, Li and Zhu, DPM-Solver, NeurIPS 2022, arXiv:
 def check_ratio(argument: str, value: float, above: float = 0.0) -> None:
     """Refuse what is not a place within a step: above < value <= 1."""
     if not above < finite_number(argument, value) <= 1:
-        raise OptionError(argument, got=repr(value), expected=f"a number in ({above:g}, 1]", fix="Take 1/2, as is usual.")
+        raise OptionError(argument, got=repr(value), expected=f"a number in ({above:g}, 1]", fix="Take 1/2.")
 
 
 def steps_with_inner(
