@@ -47,7 +47,7 @@ def load_array(path: str | os.PathLike[str], key: str | None = None) -> Any:
 
 def _safetensors(file: Path) -> Mapping[str, Any]:
     try:
-        from safetensors.torch import load_file
+        from safetensors.torch import load_file  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise SdekitError(
             "data",
