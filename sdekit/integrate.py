@@ -29,6 +29,8 @@ class _Stepper(Protocol):
 class _Increments(NamedTuple):
     W: Tensor
     H: Tensor | None
+    K: Tensor | None
+    extra: tuple[Tensor, ...]
 
 
 class _Buffers:
@@ -170,7 +172,7 @@ def integrate(
             increments = None
             if noise is not None and inner.noise_type is not None:
                 shape = inner.increment_shape(t0, y) if shape is None else shape
-                increments = _draw(noise, y, shape, i, t0, t1, monitor, getattr(stepper, "uses_area", False))
+                increments = _draw(noise, stepper, y, shape, i, t0, t1, monitor)
             y, _, state = _checked(stepper.step(inner, t0, t1, y, increments, state), y)
             calls = inner.calls - run.nfe
             run.x, run.steps, run.nfe = y, i + 1, inner.calls
@@ -213,16 +215,22 @@ def _checked(result: Any, y: Tensor) -> tuple[Tensor, Any, Any]:
 
 
 def _draw(
-    noise: NoiseSource, y: Tensor, shape: tuple[int, ...], i: int, t0: float, t1: float, monitor: Monitor, area: bool
+    noise: NoiseSource, stepper: Any, y: Tensor, shape: tuple[int, ...], i: int, t0: float, t1: float, monitor: Monitor
 ) -> _Increments:
-    """W, and H where it is used: streams 0 and 1 of the step, scaled to variances h and h / 12."""
+    """W, and H and K where they are used: streams 0 to 2, scaled to variances h, h / 12, h / 720. Extra ones follow."""
 
-    def normal(stream: int) -> Tensor:
+    def normal(stream: int, shape: tuple[int, ...] = shape) -> Tensor:
         z = noise.fill(uninitialised_like(y.detach().new_zeros(()).expand(shape)), i, stream)
         if not isinstance(noise, OWN):
             monitor.noise(z, i, t0)
         return z
 
     root = abs(t1 - t0) ** 0.5
-    w = normal(0) * root
-    return _Increments(w, normal(1) * (root / 12**0.5) if area else None)
+    area, time_area = (bool(getattr(stepper, name, False)) for name in ("uses_area", "uses_time_area"))
+    extra: Any = getattr(stepper, "extra_shapes", lambda shape: ())
+    return _Increments(
+        normal(0) * root,
+        normal(1) * (root / 12**0.5) if area else None,
+        normal(2) * (root / 720**0.5) if time_area else None,
+        tuple(normal(3 + k, asked) for k, asked in enumerate(extra(shape))),
+    )

@@ -7,21 +7,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sdekit import grids, solvers
 from sdekit.affine import AffineSDE
 from sdekit.brownian import check_interval
+from sdekit.calculus import LocalNoise
 from sdekit.errors import InterfaceError, OptionError, SolverMismatchError
 from sdekit.geometric import GeometricBrownianMotion
 from sdekit.model import Model
+from sdekit.noise_class import noise_classes
 from sdekit.plan import Plan
-from sdekit.reverse import AffineFlow, AffineReverse, Reverse
+from sdekit.reverse import AffineFlow, AffineReverse, Reverse, convert_to
 from sdekit.sde import ODE, SDE, Stochasticity
-from sdekit.shapes import finite_number
+from sdekit.shapes import finite_number, time_like
 from sdekit.solvers.base import PlanSolver, Solver, Stepper
 from sdekit.times import check_count, check_times, times_as_floats
 
-__all__ = ["Problem", "check_tolerance", "path_clock", "prepare", "with_saved"]
+__all__ = ["Problem", "check_noise", "check_tolerance", "path_clock", "prepare", "with_saved"]
 
 _GENEROUS = 1000
 _ATTEMPTS = 5000  # adaptive steps, after which a solve without max_nfe gives up
@@ -190,44 +193,70 @@ def _bare(dynamics: Any, times: Any, steps: int | None, method: Solver | Plan) -
         raise SolverMismatchError(
             "solver",
             got=f"{_name(method)!r} for {type(dynamics).__name__}",
-            expected="a solver that needs only drift and diffusion: " + _fitting(dynamics),
+            expected="a solver that needs only drift and diffusion: "
+            + _fitting(noise_classes(dynamics) if isinstance(dynamics, SDE) else None),
             fix=f"Pass a sdekit.Model or process.reverse(model): {_name(method)!r} needs an affine process.",
         )
     return _stepper_problem(dynamics, grid, method)
 
 
 def _stepper_problem(dynamics: Any, grid: list[float], method: Solver) -> Problem:
-    if isinstance(dynamics, SDE) and not _solves_sde(dynamics, method):
-        calculus = f"{dynamics.sde_type} SDE with {dynamics.noise_type} noise"
-        raise SolverMismatchError(
-            "solver",
-            got=f"{_name(method)!r} for {type(dynamics).__name__} ({calculus})",
-            expected="one of: " + _fitting(dynamics),
-            fix=_instead(dynamics),
-        )
+    if isinstance(dynamics, SDE):
+        # Some general noise has one column only, which is known when there is a state: see `check_noise`.
+        _check_classes(dynamics, method, noise_classes(dynamics))
+        calculus: Any = getattr(method, "calculus", "ito")
+        # Ito and Stratonovich agree where the diffusion ignores the state.
+        if not dynamics.additive and dynamics.sde_type != calculus:
+            dynamics = convert_to(dynamics, calculus, grid[1] < grid[0])
     return Problem(dynamics, grid, method)
 
 
-def _solves_sde(dynamics: SDE, method: Any) -> bool:
-    if method.needs == "additive":
-        return dynamics.additive
-    # Ito and Stratonovich agree where the diffusion ignores the state.
-    return method.needs != "ode" and (dynamics.additive or dynamics.sde_type == getattr(method, "calculus", "ito"))
+def check_noise(problem: Problem, x: Tensor) -> None:
+    """Whether the solver takes the noise that the SDE has at the start x; for general noise by one call of it.
+
+    Raises:
+        SolverMismatchError: where it does not.
+        ModelOutputError: for a diffusion of the wrong shape.
+    """
+    method, sde = problem.solver, problem.dynamics
+    if problem.plan is not None or not isinstance(sde, SDE) or len(x) == 0 or not getattr(method, "declared", None):
+        return
+    columns = None
+    if sde.noise_type == "general" and not _takes(method, noise_classes(sde, x, x[0].numel() + 2)):
+        columns = LocalNoise(sde, time_like(problem.times[0], x), x).g.shape[-1]
+    elif sde.noise_type == "general":
+        return
+    _check_classes(sde, method, noise_classes(sde, x, columns), x)
 
 
-def _fitting(dynamics: Any) -> str:
-    steppers = [i.name for i in solvers.available() if isinstance(solvers.get(i.name), Stepper)]
-    fitting = [name for name in steppers if isinstance(dynamics, ODE) or _solves_sde(dynamics, solvers.get(name))]
+def _check_classes(sde: SDE, method: Any, classes: tuple[str, ...], x: Tensor | None = None) -> None:
+    if _takes(method, classes):
+        return
+    kind = ("additive" if sde.additive else sde.noise_type) if x is None else classes[0]
+    fix = "Choose one of them."
+    if sde.additive:
+        fix = "Choose one of them, or pass an ODE: sde.probability_flow(score)."
+    elif classes == ("general",):
+        fix = "Choose one of them, or set commutative = True if the columns of the diffusion commute."
+    raise SolverMismatchError(
+        "solver",
+        got=f"{_name(method)!r} for {type(sde).__name__} ({sde.sde_type} SDE with {kind} noise)",
+        expected="one of: " + _fitting(classes),
+        fix=fix,
+    )
+
+
+def _takes(method: Any, classes: tuple[str, ...]) -> bool:
+    if method.needs in ("ode", "additive"):
+        return method.needs == "additive" and "additive" in classes
+    return not method.declared.noise or method.declared.on(classes) is not None
+
+
+def _fitting(classes: tuple[str, ...] | None) -> str:
+    """The steppers for SDEs of these noise classes; for None those for ODEs."""
+    steppers = {i.name: solvers.get(i.name) for i in solvers.available()}
+    fitting = [n for n, s in steppers.items() if isinstance(s, Stepper) and (classes is None or _takes(s, classes))]
     return ", ".join(fitting) or "none is registered"
-
-
-def _instead(dynamics: SDE) -> str:
-    """What to do about an SDE that a solver cannot take."""
-    if dynamics.sde_type == "stratonovich" and not dynamics.additive:
-        return "Pass sde.to_ito(), the Ito SDE with the same law."
-    if dynamics.additive:
-        return "Choose one of them, or pass an ODE: sde.probability_flow(score)."
-    return "Choose one of them."
 
 
 def _check_direction(dynamics: Any, grid: list[float]) -> None:
@@ -312,7 +341,9 @@ def _adaptive_problem(
             "rtol, atol",
             got=f"tolerances for {type(dynamics).__name__}, an SDE",
             expected="an ODE, a Model or a probability flow: steps that adapt to a path's noise are not offered",
-            fix="Pass sde.probability_flow(score), or fixed steps to one of: " + _fitting(dynamics) + ".",
+            fix="Pass sde.probability_flow(score), or fixed steps to one of: "
+            + _fitting(noise_classes(dynamics))
+            + ".",
         )
     if affine is None:
         return Problem(dynamics, check_times(times), method, tolerance=tolerance)

@@ -169,9 +169,10 @@ class _Pull:
 class Converted(SDE):
     """An SDE in the other calculus, with the same law: the drift moves by c / 2, see `sdekit.calculus`."""
 
-    def __init__(self, source: SDE) -> None:
+    def __init__(self, source: SDE, downward: bool | None = None) -> None:
         self.source = source
-        self.noise_type, self.additive, self.backward = source.noise_type, source.additive, source.backward
+        self.noise_type, self.additive, self.commutative = source.noise_type, source.additive, source.commutative
+        self.backward = source.backward if downward is None else downward
         self.sde_type = "stratonovich" if source.sde_type == "ito" else "ito"
         self._verified = False
 
@@ -195,11 +196,13 @@ class Converted(SDE):
         return self.source.diffusion(t, x)
 
 
-def convert_to(sde: SDE, sde_type: str) -> SDE:
-    """The SDE in this calculus; itself where it is."""
+def convert_to(sde: SDE, sde_type: str, downward: bool | None = None) -> SDE:
+    """The SDE in this calculus; itself where it is. `downward`: whether it is solved so, default what it says."""
     if sde.sde_type == sde_type:
         return sde
-    return sde.source if isinstance(sde, Converted) else Converted(sde)
+    if isinstance(sde, Converted) and downward in (None, sde.backward):
+        return sde.source
+    return Converted(sde, downward)
 
 
 def _kappa(stochasticity: Stochasticity, t: Tensor) -> Tensor:

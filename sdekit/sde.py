@@ -90,12 +90,15 @@ class SDE(ABC):
         noise_type: the shape of the diffusion. "scalar": () or (B, 1, ..., 1), a number times independent noise in each
             coordinate; "diagonal": like x; "general": (B, *shape, m) for m Brownian motions.
         additive: True if the diffusion ignores x.
+        commutative: True if the columns of the diffusion commute, see `sdekit.noise_class`; read for general noise and
+            for scalar noise of several coordinates. The others always do.
         sde_type: "ito" or "stratonovich".
         backward: True for an SDE that is solved downwards in time, as the result of `reverse` is.
     """
 
     noise_type: NoiseType = "diagonal"
     additive: bool = False
+    commutative: bool = False
     sde_type: Literal["ito", "stratonovich"] = "ito"
     backward: bool = False
 
@@ -203,13 +206,23 @@ class _FunctionODE(ODE):
 
 
 class _FunctionSDE(SDE):
-    def __init__(self, drift: Score, diffusion: Score, noise_type: NoiseType, sde_type: Any, additive: bool) -> None:
+    def __init__(
+        self,
+        drift: Score,
+        diffusion: Score,
+        noise_type: NoiseType,
+        sde_type: Any,
+        additive: bool,
+        commutative: bool,
+    ) -> None:
         self._drift, self._diffusion = drift, diffusion
-        self.noise_type, self.sde_type, self.additive = noise_type, sde_type, additive
+        self.noise_type, self.sde_type = noise_type, sde_type
+        self.additive, self.commutative = additive, commutative
 
     def __repr__(self) -> str:
         functions = f"{_named(self._drift)}, {_named(self._diffusion)}"
-        return f"make_sde({functions}, {self.noise_type!r}, {self.sde_type!r}, additive={self.additive})"
+        commutes = ", commutative=True" if self.commutative else ""
+        return f"make_sde({functions}, {self.noise_type!r}, {self.sde_type!r}, additive={self.additive}{commutes})"
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
         return self._drift(t, x)
@@ -230,6 +243,7 @@ def make_sde(
     noise_type: NoiseType = "diagonal",
     sde_type: Literal["ito", "stratonovich"] = "ito",
     additive: bool = False,
+    commutative: bool = False,
 ) -> SDE:
     """An SDE from functions drift(t, x) and diffusion(t, x); the rest as the attributes of `SDE`.
 
@@ -241,4 +255,4 @@ def make_sde(
     check_two_arguments("diffusion", diffusion)
     _check_choice("noise_type", noise_type, _NOISE_TYPES)
     _check_choice("sde_type", sde_type, _CALCULI)
-    return _FunctionSDE(drift, diffusion, noise_type, sde_type, bool(additive))
+    return _FunctionSDE(drift, diffusion, noise_type, sde_type, bool(additive), bool(commutative))

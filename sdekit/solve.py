@@ -19,7 +19,7 @@ from sdekit.monitor import Monitor
 from sdekit.noise import NoiseSource, make_noise
 from sdekit.plan import Plan
 from sdekit.plan.coefficients import check_fits
-from sdekit.problem import Problem, check_tolerance, path_clock, prepare, with_saved
+from sdekit.problem import Problem, check_noise, check_tolerance, path_clock, prepare, with_saved
 from sdekit.progress import progress_bar
 from sdekit.sde import ODE, SDE
 from sdekit.seeds import resolve_seed
@@ -92,6 +92,7 @@ def solve(
     """
     problem = prepare(dynamics, times, solver, steps=steps, rtol=rtol, atol=atol, max_nfe=max_nfe)
     check_state(x)
+    check_noise(problem, x)
     if problem.tolerance is not None:
         check_tolerance(problem.tolerance, x.dtype)
         problem = with_saved(problem, save)

@@ -134,11 +134,14 @@ def test_a_forward_affine_process_can_be_stepped() -> None:
     assert abs(float(out.x.std()) / std - 1) < 0.02 + 4.5 / math.sqrt(2 * n)
 
 
-def test_stratonovich_is_refused_unless_additive() -> None:
-    x, times = torch.ones(2, 1), [0.0, 0.5, 1.0]
+def test_stratonovich_is_converted_unless_additive() -> None:
+    x, times = torch.ones(2, 1, dtype=torch.float64), [0.0, 0.5, 1.0]
     strat = sdekit.make_sde(lambda t, x: -x, lambda t, x: x, sde_type="stratonovich")
-    with pytest.raises(SolverMismatchError, match="stratonovich"):
-        sdekit.solve(strat, x, times, "euler_maruyama", seed=0)
+    # g g' / 2 = x / 2 is added to the drift upwards in time, and taken from it downwards.
+    for grid, drift in ((times, -0.5), (times[::-1], -1.5)):
+        ito = sdekit.make_sde(lambda t, x, a=drift: a * x, lambda t, x: x)
+        a, b = (sdekit.solve(sde, x, grid, "euler_maruyama", seed=0).x for sde in (strat, ito))
+        torch.testing.assert_close(a, b, rtol=1e-14, atol=0)
     constant = [
         sdekit.make_sde(lambda t, x: -x, lambda t, x: torch.ones_like(x), sde_type=kind, additive=True)
         for kind in ("ito", "stratonovich")

@@ -18,6 +18,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
 from sdekit.solvers.adaptive import EmbeddedRungeKutta
 from sdekit.solvers.base import (
     Increments,
+    NoiseOrder,
     Order,
     PlanSolver,
     Solver,
@@ -37,6 +38,7 @@ __all__ = [
     "Controller",
     "EmbeddedRungeKutta",
     "Increments",
+    "NoiseOrder",
     "Order",
     "Pair",
     "PlanSolver",

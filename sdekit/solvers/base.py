@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -20,6 +20,7 @@ from sdekit.times import check_times
 
 __all__ = [
     "Increments",
+    "NoiseOrder",
     "Order",
     "PlanSolver",
     "Solver",
@@ -33,20 +34,34 @@ __all__ = [
 ]
 
 
+class NoiseOrder(NamedTuple):
+    """The orders of a stepper on one class of noise; None where it has none."""
+
+    strong: float | None
+    weak: float | None
+
+
 @dataclass(frozen=True)
 class Order:
     """Declared orders of convergence of the default start-up and last step; None where one makes no sense.
 
     Args:
         deterministic: of the error against the exact flow, at stochasticity 0.
-        weak, strong: of the law and of the paths, at stochasticity > 0.
+        weak, strong: of the law and of the paths, at stochasticity > 0: for the additive noise of affine processes.
         note: what limits them: start-up, last step, grid.
+        noise: for a stepper of SDEs, its orders by noise class, see `sdekit.noise_class`. It refuses a class for which
+            neither this nor a wider class is named; where `noise` is empty it takes any.
     """
 
     deterministic: int | None = None
     weak: float | None = None
     strong: float | None = None
     note: str = ""
+    noise: Mapping[str, NoiseOrder] = field(default_factory=dict, hash=False)
+
+    def on(self, classes: Sequence[str]) -> NoiseOrder | None:
+        """The orders on an SDE of these noise classes, the most special first; None if it has none there."""
+        return next((self.noise[name] for name in classes if name in self.noise), None)
 
 
 class Solver:
@@ -163,10 +178,15 @@ class Increments(NamedTuple):
         W: B(t1) - B(t0).
         H: the space-time Levy area, the mean of B - B(t0) over the step less W / 2: of variance h / 12, independent of
             W. None where the stepper does not declare `uses_area`.
+        K: the space-time-time Levy area, (1/h^2) int (B(u) - B(t0) - (u - t0) W / h) (h/2 - (u - t0)) du with u - t0
+            counted along the step: of variance h / 720, independent of W and H. None without `uses_time_area`.
+        extra: standard normals independent of the path, of the shapes that the stepper's `extra_shapes` asks for.
     """
 
     W: Tensor
     H: Tensor | None = None
+    K: Tensor | None = None
+    extra: tuple[Tensor, ...] = ()
 
 
 class StepResult(NamedTuple):
@@ -183,17 +203,29 @@ class Stepper(Solver, ABC):
     needs: ClassVar[str] = "sde"
     """"ode" for methods that solve dx/dt = drift only, "additive" for those that need a diffusion without x."""
 
+    calculus: ClassVar[str] = "ito"
+    """"ito" or "stratonovich": what the drift is read as. An SDE of the other is converted, see `SDE.to_ito`."""
+
     uses_area: ClassVar[bool] = False
     """Whether steps use `increments.H`, which is drawn only then."""
 
+    uses_time_area: ClassVar[bool] = False
+    """Whether steps use `increments.K`, which is drawn only then."""
+
     calls_per_step: int = 1
     """How many drift calls a step makes: what `max_nfe` is held against before the start."""
+
+    def extra_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """The shapes, each with the batch first, of the normals a step takes besides the path's; shape is that of W."""
+        return ()
 
     @abstractmethod
     def step(
         self, dynamics: Any, t0: float, t1: float, x: Tensor, increments: Increments | None, state: Any
     ) -> StepResult | tuple[Tensor, Tensor | None, Any]:
         """From (t0, x) to t1, either direction of time.
+
+        An SDE solved downwards has t1 < t0: its drift enters with h = t1 - t0 and all that comes of the noise with |h|.
 
         Args:
             dynamics: has drift(t, x), diffusion(t, x) and, for SDEs, diffuse(t, x, W) = g(t, x) W; t may be a float.
@@ -286,8 +318,15 @@ def _needs(solver: Solver) -> str:
     if isinstance(solver, PlanSolver):
         kinds.append("an affine process")
     if isinstance(solver, Stepper):
-        kinds.append({"ode": "any ODE", "additive": "any SDE with additive noise"}.get(solver.needs, "any SDE"))
+        kinds.append(_dynamics_of(solver))
     return " or ".join(kinds)
+
+
+def _dynamics_of(solver: Stepper) -> str:
+    if solver.needs == "ode":
+        return "any ODE"
+    classes = ("additive",) if solver.needs == "additive" else tuple(solver.declared.noise)
+    return "any SDE" if not classes or "general" in classes else f"any SDE with {' or '.join(classes)} noise"
 
 
 def _measure(solver: Solver) -> tuple[int, bool]:

@@ -14,7 +14,7 @@ from sdekit.affine import AffineSDE
 from sdekit.plan import Row, commit
 from sdekit.reverse import drift_weights, stochasticity_at
 from sdekit.sde import Stochasticity
-from sdekit.solvers.base import Increments, Order, PlanSolver, Stepper, StepResult, register
+from sdekit.solvers.base import Increments, NoiseOrder, Order, PlanSolver, Stepper, StepResult, register
 from sdekit.solvers.exponential import limit_row
 
 __all__ = ["EulerMaruyama"]
@@ -37,7 +37,13 @@ class EulerMaruyama(PlanSolver, Stepper):
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
-        return Order(deterministic=1, weak=1, strong=1, note="strong 1/2 where the diffusion depends on the state")
+        return Order(
+            deterministic=1,
+            weak=1,
+            strong=1,
+            note="strong 1/2 where the diffusion depends on the state",
+            noise={"additive": NoiseOrder(1, 1), "general": NoiseOrder(0.5, 1)},
+        )
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         levels = process.levels(times)

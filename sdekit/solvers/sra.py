@@ -22,7 +22,7 @@ from sdekit.errors import InterfaceError
 from sdekit.plan import Row, combine, commit, stage
 from sdekit.reverse import drift_weights, stochasticity_at
 from sdekit.sde import Stochasticity
-from sdekit.solvers.base import Increments, Order, PlanSolver, Stepper, StepResult, register
+from sdekit.solvers.base import Increments, NoiseOrder, Order, PlanSolver, Stepper, StepResult, register
 from sdekit.solvers.exponential import limit_row
 
 __all__ = ["SRA1", "ShARK"]
@@ -34,7 +34,7 @@ class _Additive(PlanSolver, Stepper):
     """Two drifts a step, at s and at s + place (t - s)."""
 
     family: ClassVar[str] = "stochastic Runge-Kutta"
-    declared: ClassVar[Order] = Order(deterministic=2, weak=2, strong=1.5)
+    declared: ClassVar[Order] = Order(deterministic=2, weak=2, strong=1.5, noise={"additive": NoiseOrder(1.5, 2)})
     default_stochasticity: ClassVar[float] = 1.0
     needs: ClassVar[str] = "additive"
     uses_area: ClassVar[bool] = True

@@ -12,6 +12,7 @@ import torch
 
 import sdekit
 from sdekit.errors import OptionError, SolverMismatchError
+from sdekit.noise_class import noise_classes
 from sdekit.solvers.base import PlanSolver, Stepper
 
 X = torch.ones(3, 2, dtype=torch.float64)
@@ -32,6 +33,13 @@ SDES = {
 ODE = sdekit.make_ode(lambda t, x: -x)
 
 
+def takes(solver, sde):
+    """Whether a stepper declares an order for this noise."""
+    if solver.needs != "sde" or not solver.declared.noise:
+        return solver.needs == "sde" or (solver.needs == "additive" and sde.additive)
+    return solver.declared.on(noise_classes(sde, X, 2)) is not None
+
+
 def alternatives(message):
     """Registered names that a message offers, after `expected` or in the fix."""
     return [n for n in NAMES if re.search(rf"\b{n}\b", message.split("; expected", 1)[1])]
@@ -41,7 +49,7 @@ def alternatives(message):
 @pytest.mark.parametrize("name", NAMES)
 def test_bare_sde(kind, name):
     sde, solver = SDES[kind], sdekit.solvers.get(name)
-    if isinstance(solver, Stepper) and (solver.needs == "sde" or (solver.needs == "additive" and sde.additive)):
+    if isinstance(solver, Stepper) and takes(solver, sde):
         assert sdekit.solve(sde, X, UP, name, seed=0).success
         return
     with pytest.raises(SolverMismatchError) as caught:
@@ -105,18 +113,15 @@ def test_the_combinations_that_people_try():
             sdekit.solve(dynamics, X, DOWN, name, seed=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_multiplicative_stratonovich_noise(name):
-    """The fix says how to convert it for a solver that does not take it."""
-    sde = sdekit.make_sde(lambda t, x: -x, lambda t, x: 0.1 * x, sde_type="stratonovich")
-    with pytest.raises(SolverMismatchError) as caught:
-        sdekit.solve(sde, X, UP, name, seed=0)
-    message = str(caught.value)
-    assert "none is registered" in message
-    if isinstance(sdekit.solvers.get(name), Stepper):
-        assert "Pass sde.to_ito()" in message
+@pytest.mark.parametrize("name", [n for n in NAMES if isinstance(sdekit.solvers.get(n), Stepper)])
+def test_the_other_calculus_is_converted(name):
+    """An SDE given in either calculus has the same solution, by the same solver on the same noise."""
+    solver = sdekit.solvers.get(name)
     ito = sdekit.make_sde(lambda t, x: -x + 0.1 * 0.1 * x / 2, lambda t, x: 0.1 * x)
-    written, converted = (sdekit.solve(s, X, UP, "euler_maruyama", seed=0) for s in (ito, sde.to_ito()))
+    stratonovich = sdekit.make_sde(lambda t, x: -x, lambda t, x: 0.1 * x, sde_type="stratonovich")
+    if solver.needs != "sde" or (solver.declared.noise and solver.declared.on(noise_classes(ito)) is None):
+        return
+    written, converted = (sdekit.solve(s, X, UP, name, seed=0) for s in (ito, stratonovich))
     torch.testing.assert_close(converted.x, written.x, rtol=1e-6, atol=0)
 
 
