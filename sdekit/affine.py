@@ -143,11 +143,11 @@ class AffineSDE(SDE):
 
     def alpha(self, t: float | Tensor) -> Tensor:
         """alpha(t), the factor of the data."""
-        return torch.exp(self.log_alpha(t))
+        return self.schedule.alpha(as_float64(t))
 
     def sigma(self, t: float | Tensor) -> Tensor:
         """sigma(t), the standard deviation of the noise."""
-        return torch.exp(self.log_sigma(t))
+        return self.schedule.sigma(as_float64(t))
 
     def half_log_snr(self, t: float | Tensor) -> Tensor:
         """lambda(t) = log(alpha / sigma), strictly decreasing."""

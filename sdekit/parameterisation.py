@@ -41,7 +41,10 @@ class Schedules:
 
 def _ratio(a: Array, b: Array) -> Array:
     """a / b, and 0 where a = 0: a quantity that is not asked for costs nothing even where it is infinite."""
-    a, b = np.broadcast_arrays(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if b.all():
+        return a / b
+    a, b = np.broadcast_arrays(a, b)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(a == 0, 0.0, a / np.where(a == 0, 1.0, b))
 

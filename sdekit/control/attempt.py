@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdekit.control.nodes import Nodes
+from sdekit.control.nodes import Nodes, times_rows
 
 __all__ = ["Arrays", "Norm", "Scheme", "Stages", "Tensors"]
 
@@ -102,6 +102,10 @@ class Stages(ABC):
         """From x and the slope there: the new state, the slope at the last stage, and the error (n,)."""
 
     @abstractmethod
+    def restore(self, new: Tensor, old: Tensor, bad: np.ndarray) -> Tensor:
+        """`new`, with the rows `bad` of `old`; neither is changed."""
+
+    @abstractmethod
     def slopes(self, at: int) -> list[Tensor]:
         """All slopes of one sample in the last attempt, flattened."""
 
@@ -129,6 +133,10 @@ class Tensors(Stages):
             total.add_(slope * weight)  # ours, and no gradient needs what it was
         return total
 
+    def restore(self, new: Tensor, old: Tensor, bad: np.ndarray) -> Tensor:
+        rows = torch.from_numpy(bad).to(new.device)
+        return new.index_copy(0, rows, old.index_select(0, rows))
+
     def slopes(self, at: int) -> list[Tensor]:
         return [k[at].detach().flatten() for k in self._slopes]
 
@@ -145,14 +153,16 @@ class Arrays(Stages):
         slopes, count = self._slopes, len(self._slopes)
         slopes[0] = slope.numpy()
         # The same for all nodes: x_i = ratio_i (x + (gain_i / ratio_i) sum_j a_ij k_j).
-        gain = self._spread(nodes.gains[-1] if nodes.ratios is None else nodes.gains[-1] / nodes.ratios[-1], base)
+        gain = nodes.gains[-1] if nodes.ratios is None else nodes.gains[-1] / nodes.ratios[-1]
+        gain = gain.astype(base.dtype, copy=False)
+        total = base
         for i, (node, made, products, weights) in enumerate(self._stages, 1):
             np.multiply(made, weights, out=products)
-            total = np.add.reduce(products, 0)
-            total *= gain
+            total = products[0].copy() if i == 1 else np.add.reduce(products, 0)
+            times_rows(total, gain, out=total)
             total += base
             if nodes.ratios is not None:
-                total *= self._spread(nodes.ratios[node], base)
+                times_rows(total, nodes.ratios[node].astype(base.dtype, copy=False), out=total)
             if i < count:
                 slopes[i] = call(nodes.calls[node], torch.from_numpy(total)).numpy()
         norms = []
@@ -164,6 +174,11 @@ class Arrays(Stages):
                 e /= size
             norms.append(norm.rows(e))
         return torch.from_numpy(total), torch.from_numpy(slopes[-1].copy()), scheme.error(norms, nodes.size)
+
+    def restore(self, new: Tensor, old: Tensor, bad: np.ndarray) -> Tensor:
+        out = new.numpy().copy()
+        out[bad] = old.numpy()[bad]
+        return torch.from_numpy(out)
 
     def slopes(self, at: int) -> list[Tensor]:
         return [torch.from_numpy(k.flatten()) for k in self._slopes[:, at]]
@@ -179,13 +194,3 @@ class Arrays(Stages):
             (scheme.node(i), self._slopes[:i], self._products[:i], w.astype(state.dtype).reshape(column))
             for i, w in enumerate(scheme.weights, 1)
         ]
-
-    def _spread(self, values: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """(n, 1, ..., 1); of the state's shape where that is small, as rows of few elements are slow to broadcast."""
-        values = values.astype(state.dtype, copy=False)
-        if 1 < self.norm.width <= _FEW < len(values):
-            return np.repeat(values, self.norm.width).reshape(state.shape)
-        return values.reshape(-1, *(1,) * (state.ndim - 1))
-
-
-_FEW = 32

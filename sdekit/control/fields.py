@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdekit.control.clocks import CLOCKS
-from sdekit.control.nodes import Nodes
+from sdekit.control.clocks import CLOCKS, of_times
+from sdekit.control.nodes import Nodes, times_rows
 from sdekit.errors import ModelOutputError, OptionError
 from sdekit.execute.outputs import same_memory
 from sdekit.model import Model, check_output
@@ -130,6 +130,8 @@ class FlowField:
         self.own = type(model).predict is not Model.predict  # a model that answers any question by itself
         self.plain = not self.own and type(model).network is Model.network
         self.model, self.process, self.clock = model, model.process, CLOCKS[clock]
+        # Of the predictions a velocity alone is converted by the rates.
+        self.rates = self.clock.rates or (not self.own and model.native == "velocity")
         self.dtype, self.like = x.dtype, x.new_zeros(())
         self.ends = np.asarray(times)
         values = _finite(self.clock.value(self.process, self.ends), clock, times)
@@ -140,28 +142,31 @@ class FlowField:
         self.given = {k: v for k, v in self.conditioning.items() if _per_sample(v, len(x))}
         self._check_ends()
 
-    def _calls(self, times: np.ndarray, data: np.ndarray, noise: np.ndarray) -> Sequence[Any]:
-        """At each node the time and the weights of data and noise, or of x and the network's output."""
+    def _at(self, times: np.ndarray) -> tuple[np.ndarray, list[Any]]:
+        """The scale, and at each node the time and the weights of data and noise, or of x and the network's output."""
+        p = self.process
+        needed = (p.alpha, p.sigma, p.alpha_rate, p.sigma_rate) if self.rates else (p.alpha, p.sigma)
+        schedules = Schedules(*(of_times(f, times) for f in needed), *(np.nan,) * (4 - len(needed)))
+        scale, data, noise = self.clock.slope(schedules)
         t = torch.from_numpy(times)
-        inputs = t.unbind()
+        inputs: Any = t.unbind()
         if not self.own:
-            p, native = self.process, self.model.native
-            # Of the predictions a velocity alone is converted by the rates.
-            needed = (p.alpha, p.sigma, p.alpha_rate, p.sigma_rate) if native == "velocity" else (p.alpha, p.sigma)
-            schedules = Schedules(*(f(t).numpy() for f in needed), *(np.nan,) * (4 - len(needed)))
             data, noise = self.model.convert((data, noise), schedules)
             if self.plain:
                 inputs = self.model.inputs(t, schedules, self.like)
-        return list(zip(inputs, data, noise, strict=True))
+        return scale, list(zip(inputs, data, noise, strict=True))
 
     def _check_ends(self) -> None:
         """That the network's prediction gives the slope at both ends."""
         if self.own:
             return
-        for t in (float(self.ends[0]), float(self.ends[-1])):
-            _, data, noise = self.clock.slope(self.process, np.array([t]))
-            found = self.model.coefficients((float(data[0]), float(noise[0])), t)
-            if not np.isfinite(found).all():
+        p, ends = self.process, self.ends[[0, -1]]
+        rates = [of_times(f, ends) for f in (p.alpha, p.sigma, p.alpha_rate, p.sigma_rate)]
+        schedules = Schedules(*rates)
+        _, data, noise = self.clock.slope(schedules)
+        found = np.stack(self.model.convert((data, noise), schedules))
+        for t, known in zip(ends.tolist(), np.isfinite(found).all(0), strict=True):
+            if not known:
                 raise OptionError(
                     "times",
                     got=f"t = {t!r}, where {self.model!r} does not determine the flow",
@@ -171,9 +176,8 @@ class FlowField:
 
     def start(self, n: int) -> tuple[Any, np.ndarray]:
         """What to pass on at the start, and the scale there."""
-        t = np.full(n, self.ends[0])
-        scale, data, noise = self.clock.slope(self.process, t)
-        return self._calls(t[None], data[None], noise[None])[0], scale
+        scale, calls = self._at(np.full((1, n), self.ends[0]))
+        return calls[0], scale[0]
 
     def nodes(
         self, u: np.ndarray, step: np.ndarray, scale: np.ndarray, goal: np.ndarray, lands: np.ndarray | None
@@ -182,9 +186,8 @@ class FlowField:
         if lands is not None:
             times[-1] = np.where(lands, self.ends[goal], times[-1])
         times = np.minimum(np.maximum(times, self.low), self.high)
-        scales, data, noise = self.clock.slope(self.process, times)
+        scales, calls = self._at(times)
         gains, ratios = list(self.sign * step * scales), list(scales / scale)
-        calls = self._calls(times, data, noise)
         return Nodes(times, gains, ratios, step * scales[-1], scales[-1], calls)
 
     def __call__(self, call: Any, point: Tensor) -> Tensor:
@@ -200,7 +203,13 @@ class FlowField:
                 raw = self.model.answer(handed, time, scale, self.conditioning)
             else:
                 raw = self.model.network(t, handed, **self.conditioning)
-            out = Nodes.tensor(first, raw) * point + Nodes.tensor(second, raw) * raw
+            if self.copied:
+                a, b = point.numpy(), raw.numpy()
+                sums = times_rows(a, first.astype(b.dtype, copy=False))
+                sums += times_rows(b, second.astype(b.dtype, copy=False))
+                out = torch.from_numpy(sums)
+            else:
+                out = Nodes.tensor(first, raw) * point + Nodes.tensor(second, raw) * raw
         if version is not None and handed._version != version:
             raise _changed("net", "its input")
         return out

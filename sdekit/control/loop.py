@@ -209,7 +209,7 @@ class _Loop:
         a = self.active
         factor = self.filter.after_acceptance(error, step, a.history, self.scheme.order)
         if a.history is not None:
-            a.history = self.filter.remember(error, step, a.history, step == a.h)
+            self.filter.remember(error, step, a.history, None if step is a.h else step == a.h)
         if self.slowed:
             self.hold(factor)
             a.streak[:] = 0
@@ -229,9 +229,7 @@ class _Loop:
     ) -> None:
         """All steps are accepted but those of the samples `bad`, which stay where they are, with the slopes there."""
         a, order = self.active, self.scheme.order
-        rows = torch.from_numpy(bad).to(a.x.device)
-        a.x = new.index_copy(0, rows, a.x.index_select(0, rows))
-        a.slope = end.index_copy(0, rows, a.slope.index_select(0, rows))
+        a.x, a.slope = self.stages.restore(new, a.x, bad), self.stages.restore(end, a.slope, bad)
         u_end[bad] = a.u[bad]
         a.u = u_end
         if len(nodes.scale) > 1:
@@ -244,7 +242,7 @@ class _Loop:
         if a.history is not None:
             whole = step == a.h
             whole[bad] = False
-            a.history = self.filter.remember(error, step, a.history, whole)
+            self.filter.remember(error, step, a.history, whole)
         if self.slowed:
             self.hold(factor)
         factor[bad] = self.filter.after_rejection(np.where(np.isfinite(lost), lost, np.inf), order)
@@ -332,7 +330,7 @@ class _Loop:
     def drop(self, which: np.ndarray) -> None:
         """Samples that are done leave the batch, unless the method keeps it whole."""
         a = self.active
-        self.results.leave(a, which, self.field.times(a.u), self.calls.nfe, self.attempts)
+        self.results.leave(a, which, self.calls.nfe, self.attempts)
         if a.alive is None:
             a.keep(~which)
             self.field.select(a.rows)
@@ -343,13 +341,15 @@ class _Loop:
     def result(self, save: frozenset[int]) -> AdaptiveRun:
         """What there is, of samples that have arrived and of those under way."""
         a = self.active
-        self.results.leave(a, a.under_way(), self.field.times(a.u), self.calls.nfe, self.attempts)
+        self.results.leave(a, a.under_way(), self.calls.nfe, self.attempts)
         return self.results.run(self.last, save, a)
 
     def partial(self) -> Partial:
         """What every sample has reached, and when."""
         run = self.result(frozenset())
-        return Partial(run.x.detach(), torch.from_numpy(self.results.reached.copy()), run.nfe, run.status)
+        return Partial(
+            run.x.detach(), torch.from_numpy(np.array(self.field.times(self.results.reached))), run.nfe, run.status
+        )
 
     def tell(self) -> bool:
         """Call the callback; true where it stops the solve."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Nodes"]
+__all__ = ["Nodes", "times_rows"]
 
 
 class Nodes(NamedTuple):
@@ -35,3 +35,25 @@ class Nodes(NamedTuple):
     def tensor(values: np.ndarray, x: Tensor) -> Tensor:
         """Of x's dtype and on its device, (n, 1, ..., 1)."""
         return torch.from_numpy(values).to(x.device, x.dtype).view(-1, *(1,) * (x.ndim - 1))
+
+
+def times_rows(x: np.ndarray, values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """x (n, *shape) with each row times its number, (n,) of the same dtype; written to `out` if given.
+
+    Broadcasting along rows of few elements is slow: in long batches these go by columns, or the numbers are repeated.
+    """
+    n = len(values)
+    if n > _LONG:
+        width = x.size // n
+        if 1 < width <= 4:
+            out = np.zeros(x.shape, x.dtype) if out is None else out
+            flat, into = x.reshape(n, width), out.reshape(n, width)
+            for j in range(width):
+                np.multiply(flat[:, j], values, out=into[:, j])
+            return out
+        if 1 < width <= 32:
+            return np.multiply(x, np.repeat(values, width).reshape(x.shape), out=out)
+    return np.multiply(x, values[:, None] if x.ndim == 2 else values.reshape(n, *(1,) * (x.ndim - 1)), out=out)
+
+
+_LONG = 200

@@ -22,18 +22,17 @@ class Results:
         self.start, n = x, len(x)
         self.pieces: dict[int, list[tuple[np.ndarray, Tensor]]] = {}
         self.nfe, self.steps, self.rejected = (np.zeros(n, dtype=np.int64) for _ in range(3))
-        self.status, self.reached = np.full(n, int(Status.STOPPED)), np.full(n, np.nan)
+        self.status, self.reached = np.full(n, int(Status.STOPPED)), np.full(n, np.nan)  # the u reached
 
     def reach(self, goal: int, rows: np.ndarray, x: Tensor) -> None:
         """States at a time."""
         self.pieces.setdefault(goal, []).append((rows, x))
 
-    def leave(self, active: Active, which: np.ndarray, times: np.ndarray, nfe: np.ndarray, attempts: int) -> None:
-        """Samples that are done, one way or the other; times and nfe are those of all active ones."""
-        rows = active.rows[which]
-        self.reached[rows], self.nfe[rows] = times[which], nfe[which]
-        self.rejected[rows] = active.rejected[which]
-        self.steps[rows] = attempts - active.rejected[which]
+    def leave(self, active: Active, which: np.ndarray, nfe: np.ndarray, attempts: int) -> None:
+        """Samples that are done, one way or the other; nfe is that of all active ones."""
+        rows, rejected = active.rows[which], active.rejected[which]
+        self.reached[rows], self.nfe[rows] = active.u[which], nfe[which]
+        self.rejected[rows], self.steps[rows] = rejected, attempts - rejected
 
     def states(self, goal: int, rest: list[tuple[np.ndarray, Tensor]]) -> Tensor:
         """The states at a time, in x's dtype; those of `rest`, or NaN, where a sample has not reached it."""

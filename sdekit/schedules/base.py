@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 __all__ = ["Schedule"]
@@ -25,6 +26,14 @@ class Schedule(ABC):
 
     @abstractmethod
     def log_sigma(self, t: Tensor) -> Tensor: ...
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """alpha(t); a schedule whose alpha needs no logarithm says so here, as in `sigma`."""
+        return torch.exp(self.log_alpha(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma(t)."""
+        return torch.exp(self.log_sigma(t))
 
     @abstractmethod
     def half_log_snr(self, t: Tensor) -> Tensor:

@@ -72,6 +72,12 @@ class EDMSchedule(Schedule):
     def log_sigma(self, t: Tensor) -> Tensor:
         return torch.log(t)
 
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t.clone()
+
     def half_log_snr(self, t: Tensor) -> Tensor:
         return -torch.log(t)
 
@@ -100,6 +106,12 @@ class RFSchedule(Schedule):
 
     def log_sigma(self, t: Tensor) -> Tensor:
         return torch.log(t)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t.clone()
 
     def half_log_snr(self, t: Tensor) -> Tensor:
         return torch.log1p(-t) - torch.log(t)

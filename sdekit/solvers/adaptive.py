@@ -30,7 +30,7 @@ class EmbeddedRungeKutta(RungeKutta):
     Args:
         clock: on affine processes, for fixed steps: "rho" or "t".
         adaptive_clock: on affine processes, the variable of adaptive steps: see `sdekit.control.clocks`.
-        controller: "i", "pi", "pid", "pi33", "h211pi", "h211b", or a `Controller`.
+        controller: "pi", "dopri5" (the default of rk45), "i", "pid", "pi33", "h211pi", "h211b", or a `Controller`.
         first_step: the length of the first step, in the clock's variable; None estimates it.
         compact: whether samples that have arrived leave the batch. False keeps its size for a drift that holds one
             value for each sample, or a network that was compiled for one size.
@@ -84,6 +84,7 @@ class RK45(EmbeddedRungeKutta):
     tableau: ClassVar[Tableau] = embedded.DORMAND_PRINCE.tableau
     reference: ClassVar[str] = "Dormand and Prince, J. Comput. Appl. Math. 6 (1980)"
 
+    controller: str | Controller = "dopri5"
     error_weights: str = "dormand_prince"
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -85,30 +86,49 @@ class Controller:
         """The factor of the next step; error (n,), <= 1, and step (n,), > 0. Samples are independent.
 
         Args:
-            history: (4, n): the errors and the lengths of the two steps before, lengths of 0 where there was none; not
-                read by a filter without memory.
+            history: (4, n): the logarithms of the errors of the two steps before, and their lengths, 0 where there was
+                none; not read by a filter without memory.
         """
-        factor = np.maximum(error, _FLOOR) ** (-self.beta[0] / order)
-        factor *= self.safety
+        # By logarithms: a power costs as much as two of them.
+        growth = _logarithm(error)
+        growth *= -self.beta[0] / order
         if history is not None and self.remembers:
             error_1, error_2, step_1, step_2 = history
-            factor *= error_1 ** (-self.beta[1] / order) * error_2 ** (-self.beta[2] / order)
-            factor *= np.divide(step, step_1, out=np.ones_like(step), where=step_1 > 0) ** -self.alpha[0]
-            factor *= np.divide(step_1, step_2, out=np.ones_like(step), where=step_2 > 0) ** -self.alpha[1]
-        return np.minimum(np.maximum(factor, self.least), self.most)
+            for beta, past in ((self.beta[1], error_1), (self.beta[2], error_2)):
+                if beta:
+                    growth += past * (-beta / order)
+            factor = np.exp(growth, out=growth)
+            for alpha, last, before in ((self.alpha[0], step, step_1), (self.alpha[1], step_1, step_2)):
+                if alpha:
+                    factor *= np.divide(last, before, out=np.ones_like(step), where=before > 0) ** -alpha
+        else:
+            factor = np.exp(growth, out=growth)
+        factor *= self.safety
+        np.maximum(factor, self.least, out=factor)
+        return np.minimum(factor, self.most, out=factor)
 
-    def remember(self, error: np.ndarray, step: np.ndarray, history: np.ndarray, which: np.ndarray) -> np.ndarray:
-        """The history after the step, for the samples of which (n,) is true."""
-        error_1, _, step_1, _ = history
-        return np.where(which, np.stack([np.maximum(error, _FLOOR), error_1, step, step_1]), history)
+    def remember(self, error: np.ndarray, step: np.ndarray, history: np.ndarray, which: np.ndarray | None) -> None:
+        """Write the step into the history, for the samples of which (n,) is true; None for all."""
+        where: Any = True if which is None else which
+        if self.beta[2]:
+            np.copyto(history[1], history[0], where=where)
+        np.copyto(history[0], _logarithm(error), where=where)
+        if any(self.alpha):
+            np.copyto(history[3], history[2], where=where)
+            np.copyto(history[2], step, where=where)
 
     @staticmethod
     def no_history(count: int) -> np.ndarray:
         """Of samples that have not made a step."""
-        return np.stack([np.ones(count), np.ones(count), np.zeros(count), np.zeros(count)])
+        return np.zeros((4, count))
 
 
 _FLOOR = 1e-10  # of an error: a step without any is no reason for one without bound
+
+
+def _logarithm(error: np.ndarray) -> np.ndarray:
+    out = np.maximum(error, _FLOOR)
+    return np.log(out, out=out)
 
 
 def _is_number(value: object) -> bool:
@@ -118,12 +138,15 @@ def _is_number(value: object) -> bool:
 CONTROLLERS: dict[str, Controller] = {
     "i": Controller(),
     "pi": Controller((3 / 5, -1 / 5, 0.0)),
+    "dopri5": Controller((0.85, -0.2, 0.0)),
     "pi33": Controller((2 / 3, -1 / 3, 0.0)),
     "pid": Controller((1 / 18, 1 / 9, 1 / 18)),
     "h211pi": Controller((1 / 6, 1 / 6, 0.0)),
     "h211b": Controller((1 / 4, 1 / 4, 0.0), (1 / 4, 0.0)),
 }
-"""By name: the elementary controller, then Soederlind's PI.4.2, PI.3.3, H312PID, H211PI and H211b with b = 4."""
+"""By name: the elementary controller, Soederlind's PI.4.2, the one of Hairer's code dopri5 (Hairer, Norsett and Wanner,
+Solving Ordinary Differential Equations II, IV.2, with beta = 0.04), and Soederlind's PI.3.3, H312PID, H211PI and H211b
+with b = 4."""
 
 
 def as_controller(controller: str | Controller) -> Controller:

@@ -306,7 +306,7 @@ def test_controllers_are_soederlinds():
     assert pid.beta == pytest.approx(CONTROLLERS["pi"].beta)
     for controller in CONTROLLERS.values():
         e, step = np.full(2, 1e-2), np.array([0.5, 2.0])
-        history = np.stack([e, e, step, step])
+        history = np.stack([np.log(e), np.log(e), step, step])
         found = controller.after_acceptance(e, step, history, 5)
         assert found == pytest.approx(0.9 * 1e-2 ** (-sum(controller.beta) / 5))
     assert CONTROLLERS["i"].after_rejection(np.array([32.0]), 5) == pytest.approx(0.45)
