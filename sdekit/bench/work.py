@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,54 +10,69 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sdekit.bench.curves import TITLES, fitted_slope, merged
+from sdekit.bench.curves import TITLES, Curve, fitted_slope, merged
 from sdekit.bench.summary import Line
 
 __all__ = ["figure", "orders_figure"]
 
-# One hue for each declared order, one shade and marker for each solver of it.
-_HUES = {1: "Greys", 2: "Blues", 3: "Greens", 4: "Oranges", 5: "RdPu"}
-_OTHER = "Purples"
 _TARGETS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00")  # Okabe and Ito's, told apart by all readers
 _MARKERS = "os^Dv<>Pph"
+_LINES = 24  # of a legend, beyond which the orders that follow get a panel of their own
+_LINE = 0.165  # inches
+_LEAST = 2.6  # inches of a panel
+
+_Curves = list[tuple[list[str], Any, Curve]]
 
 
 def figure(results: Sequence[dict[str, Any]], target: str) -> Figure | None:
-    """Error against calls on one target, a panel for each kind, fitted slopes in the legends."""
+    """Error against calls on one target: panels by kind and declared order, fitted slopes in the legends."""
     found = [r for r in results if r["what"] == "work" and r["status"] == "ok"]
-    kinds = [k for k in TITLES if any(r["kind"] == k for r in found)]
-    if not kinds:
+    panels = [(kind, group) for kind in TITLES for group in _groups(merged([r for r in found if r["kind"] == kind]))]
+    if not panels:
         return None
-    drawn = Figure(figsize=(11, 5.6 * len(kinds) + 0.4), layout="constrained")
-    axes = drawn.subplots(len(kinds), 1, squeeze=False, sharex=True)[:, 0]
-    for axis, kind in zip(axes, kinds, strict=True):
-        _panel(axis, [r for r in found if r["kind"] == kind])
-        axis.set_title(TITLES[kind], fontsize=11, loc="left")
+    heights = [max(_LEAST, _LINE * (_lines(group) + 4)) for _, group in panels]
+    drawn = Figure(figsize=(11.5, sum(heights) + 0.5 * len(heights) + 0.4), layout="constrained")
+    axes = drawn.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    for axis, (kind, group) in zip(axes, panels, strict=True):
+        of_kind = [r for r in found if r["kind"] == kind]
+        _panel(axis, group, sorted({p["budget"] for r in of_kind for p in r["points"]}))
+        orders = ", ".join(dict.fromkeys(f"{declared:g}" for _, declared, _ in group if declared is not None))
+        axis.set_title(TITLES[kind] + (f"; declared order {orders}" if orders else ""), fontsize=11, loc="left")
     axes[-1].set_xlabel("model calls")
     first = found[0]
     drawn.suptitle(f"{target}, process {first['process']}, grid {first['grid']}", fontsize=13)
     return drawn
 
 
-def _panel(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
-    curves = merged(results)
-    sizes = Counter(declared for _, declared, _ in curves)
-    seen: Counter[Any] = Counter()
-    for names, declared, (calls, errors) in curves:
-        place = seen[declared]
-        seen[declared] += 1
-        shade = 0.9 - 0.5 * place / max(sizes[declared] - 1, 1)
-        slope = fitted_slope(calls, errors)
+def _groups(curves: _Curves) -> list[_Curves]:
+    """Whole declared orders, as many to a panel as its legend has room for."""
+    groups: list[_Curves] = []
+    for _, same in itertools.groupby(curves, key=lambda curve: curve[1]):
+        order = list(same)
+        if groups and _lines(groups[-1]) + _lines(order) <= _LINES:
+            groups[-1] += order
+        else:
+            groups.append(order)
+    return groups
+
+
+def _lines(curves: _Curves) -> int:
+    return sum(len(names) for names, _, _ in curves)
+
+
+def _panel(axis: Axes, curves: _Curves, ticks: list[int]) -> None:
+    colours = colormaps["tab20"].colors  # type: ignore[attr-defined]
+    for place, (names, declared, (calls, errors)) in enumerate(curves):
         axis.loglog(
             calls,
             errors,
-            color=colormaps[_HUES.get(declared, _OTHER)](shade),
+            # The dark ones first: they are told apart best.
+            color=colours[(2 * place + place // 10) % 20],
             marker=_MARKERS[place % len(_MARKERS)],
             markersize=5,
             linewidth=1.3,
-            label=_label(names, declared, slope),
+            label=_label(names, declared, fitted_slope(calls, errors)),
         )
-    ticks = sorted({p["budget"] for r in results for p in r["points"]})
     axis.set_xticks(ticks, [str(n) for n in ticks], fontsize=9)
     axis.tick_params(labelbottom=True)
     axis.minorticks_off()
@@ -69,6 +84,7 @@ def _panel(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
         loc="upper left",
         bbox_to_anchor=(1.0, 1.02),
         frameon=False,
+        labelspacing=0.35,
     )
     legend.get_title().set_fontsize(8)
 

@@ -110,3 +110,15 @@ def test_files_are_readable_pictures_with_something_on_them(tiny: Path, tmp_path
         assert all(q.any() for q in (drawn[: h // 2, : w // 2], drawn[: h // 2, w // 2 :], drawn[h // 2 :, : w // 2]))
     coloured = image.imread(tmp_path / "work-images.png")[..., :3]
     assert (np.ptp(coloured, axis=-1) > 0.3).mean() > 5e-4
+
+
+def test_legends_have_room() -> None:
+    """However many solvers there are: each legend is no taller than its panel, and ends above the next."""
+    rows = [curve(f"solver_{k}(order={p})", p, scale=1.0 + k) for p in (1, 2, 3, 4) for k in range(p * p)]
+    drawn = work.figure([{**row, "what": "work"} for row in rows], "images")
+    assert drawn is not None and len(drawn.axes) == 2  # 1 + 4 + 9 curves, and 16
+    drawn.canvas.draw()
+    boxes = [axis.get_legend().get_window_extent() for axis in drawn.axes]  # type: ignore[union-attr]
+    for axis, box in zip(drawn.axes, boxes, strict=True):
+        assert box.height < axis.get_window_extent().height * 1.15
+    assert boxes[0].y0 > boxes[1].y1
