@@ -1,22 +1,30 @@
-"""One Brownian path per (seed, sample id): its increments and space-time areas over any interval, in any order.
+"""One Brownian path per (seed, sample id): its increments and Levy areas over any interval, in any order.
 
 For an interval of length h the path gives, for each coordinate,
 
     W = B(t) - B(s),    H = (1/h) int_s^t (B(u) - B(s)) du - W / 2,
 
 independent normals of variances h and h / 12; H is the space-time Levy area (Foster, thesis, University of Oxford,
-2020, chapter 6). Seen backwards in time W changes its sign and H does not.
+2020, chapter 6). A path of three moments also gives the space-time-time area, of variance h / 720, independent of both:
+
+    K = (1/h^2) int_s^t (B(u) - B(s) - (u - s) W / h) (h / 2 - (u - s)) du.
+
+Seen backwards in time W and K change their signs and H does not.
 
 Construction. The positive axis is cut into octaves [2^k, 2^(k+1)) and [0, 2^-224); the negative axis is its mirror
 image with other numbers. Each octave has its own W and H, and is halved LEVELS times. To halve an interval with given W
 and H takes two new normals, the coefficients of two functions that are linear on each half and orthogonal to 1 and u
-(Alpert, SIAM J. Math. Anal. 24, 1993): this is the exact law of (W, H) of both halves given that of the whole. Every
-node of these trees has its number, which together with seed, sample id and coordinate keys its normals. So B at a
-point is a sum over the nodes that contain it, the same whatever was asked before, and no step is recursive.
+(`sdekit.math.wavelets`): this is the exact law of (W, H) of both halves given that of the whole. With K it takes three,
+and functions of degree two. Every node of these trees has its number, which together with seed, sample id and
+coordinate keys its normals. So B at a point is a sum over the nodes that contain it, the same whatever was asked
+before, and no step is recursive.
 
 Below the last level the point itself splits the last interval, with the normals of that node. The law is exact for any
 set of points no two of which lie in the interior of one such interval, 2^-LEVELS of an octave; a query with both ends
 inside one is refused.
+
+A path of three moments is another path than that of two: on a tree of pairs, K of an interval depends on every one of
+the 2^LEVELS leaves below it, so that no few numbers could be added to give it.
 
 Sums are formed by separate products and additions in float64, each correctly rounded: bits depend on no batch.
 """
@@ -24,217 +32,278 @@ Sums are formed by separate products and additions in float64, each correctly ro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sdekit.errors import OptionError
+from sdekit.errors import InterfaceError, OptionError, ShapeError
+from sdekit.math.dyadic import LARGEST, LEVELS, branch, cells, chain, in_one_leaf, locate
 from sdekit.math.philox import check_sample_ids, check_seed, fill_path_normals
 
-__all__ = ["LARGEST", "LEVELS", "BrownianPath"]
+__all__ = ["LARGEST", "LEVELS", "BrownianPath", "check_intervals", "check_moments"]
 
-LEVELS = 19
-"""How often an octave is halved."""
-LARGEST = 2.0**223
-"""Paths reach from -LARGEST to LARGEST, both excluded."""
-
-_LOWEST = -224  # the first cell is [0, 2^_LOWEST)
+_REACH = 110  # what lies as many octaves below is less than the rounding
 _WORK = 2**17  # numbers drawn at once, unless one node needs more
-_ROOT_3, _ROOT_12 = math.sqrt(3.0), math.sqrt(12.0)
+_Moments = Sequence[Tensor] | Tensor
+"""B, I and J of `sdekit.math.wavelets` over an interval, each (n, size)."""
 
 
 class BrownianPath:
     """Standard Brownian motion on (-LARGEST, LARGEST), B(0) = 0, in `size` coordinates for each sample.
 
-    Memory: six float64 numbers a coordinate, of which four remember the ends of the last interval asked for, so that a
-    walk through a grid, either way, evaluates each point once. Time: some 2 (LEVELS + 2) normals a coordinate for a
-    point, fewer where its binary expansion is short, and two for each octave crossed.
+    Memory: six float64 numbers a coordinate, of which four remember the ends of the last interval asked for (half as
+    many again for three moments), so that a walk through a grid, either way, evaluates each point once. Time: some
+    2 (LEVELS + 2) normals a coordinate for a point, fewer where its binary expansion is short, and two for each octave
+    crossed.
 
     Args:
         seed: an integer in [0, 2^64).
         sample_ids: (B,) integers in [0, 2^63). Two rows of one id get the same path.
         size: the number of coordinates of one sample; a coordinate's path does not depend on it.
+        moments: 2 for W and H, 3 for W, H and K, of another path.
 
     Raises:
         OptionError, InterfaceError, ShapeError: an argument out of range or of the wrong kind.
     """
 
-    def __init__(self, seed: int, sample_ids: Tensor, size: int) -> None:
-        self.seed, self.sample_ids, self.size = check_seed(seed), check_sample_ids(sample_ids), size
-        self._ends: dict[tuple[int, float, int], Tensor] = {}
+    def __init__(self, seed: int, sample_ids: Tensor, size: int, moments: int = 2) -> None:
+        self.seed, self.sample_ids = check_seed(seed), check_sample_ids(sample_ids)
+        self.size, self.moments = size, check_moments(moments)
+        self._ends: dict[float, Tensor] = {}
+        self._last: tuple[Tensor, Tensor] | None = None
 
     def __repr__(self) -> str:
-        return f"BrownianPath(seed={self.seed}, {len(self.sample_ids)} sample ids, size={self.size})"
+        kind = ", moments=3" if self.moments == 3 else ""
+        return f"BrownianPath(seed={self.seed}, {len(self.sample_ids)} sample ids, size={self.size}{kind})"
 
-    def increment(self, s: float, t: float) -> tuple[Tensor, Tensor]:
-        """W = B(t) - B(s) and H over [s, t] or, for t < s, over [t, s]; each (B, size), float64.
+    def increment(self, s: float | Tensor, t: float | Tensor, rows: Tensor | None = None) -> tuple[Tensor, ...]:
+        """W, H and, for three moments, K over the step from s to t, upwards or downwards; each (n, size), float64.
+
+        Args:
+            s, t: times of all samples, or float64 tensors (n,) with those of each. Bits are the same either way.
+            rows: (n,) indices of the samples meant, each at most once; all of them by default.
 
         Raises:
             OptionError: for times outside the path, equal, or closer together than it resolves.
+            InterfaceError, ShapeError: for times of another kind or shape. Tensors are read, which waits for a device.
         """
-        w, n = self.normals(s, t)
+        ids = self.sample_ids if rows is None else self.sample_ids[rows]
+        if rows is None and not isinstance(s, Tensor) and not isinstance(t, Tensor):
+            times = torch.tensor([[s], [t]], dtype=torch.float64)
+            check_intervals(times[0], times[1])
+            return self._between(ids, times, self._shared(float(s), float(t)))
+        times = torch.stack([_times(name, v, ids) for name, v in (("s", s), ("t", t))])
+        check_intervals(times[0], times[1])
+        return self._between(ids, times, self._each(times, ids, rows))
+
+    def normals(self, s: float, t: float) -> tuple[Tensor, ...]:
+        """W / sqrt(h), H sqrt(12 / h) and K sqrt(720 / h), h = |t - s|: independent standard normals.
+
+        Raises as `increment`.
+        """
+        found = self.increment(s, t)
         root = math.sqrt(abs(t - s))
-        return w * root, n * (root / _ROOT_12)
+        return tuple(v / (root / math.sqrt(c)) for v, c in zip(found, (1, 12, 720), strict=False))
 
-    def normals(self, s: float, t: float) -> tuple[Tensor, Tensor]:
-        """W / sqrt(h) and H sqrt(12 / h), h = |t - s|: independent standard normals. Raises as `increment`."""
-        check_interval(s, t)
-        if t < s:
-            w, n = self.normals(t, s)
-            return -w, n
-        if s >= 0:
-            return self._positive(s, t, 0)
-        if t <= 0:
-            w, n = self._positive(-t, -s, 1)
-            return -w, n
-        (w1, n1), (w2, n2) = self.normals(s, 0.0), self.normals(0.0, t)
-        p, q = -s / (t - s), t / (t - s)
-        n = n1 * p**1.5 + n2 * q**1.5 + (w1 * math.sqrt(q) - w2 * math.sqrt(p)) * math.sqrt(3 * p * q)
-        return w1 * math.sqrt(p) + w2 * math.sqrt(q), n
+    # --- what is known of the ends ---
 
-    def _positive(self, a: float, b: float, side: int) -> tuple[Tensor, Tensor]:
-        """As `normals` for 0 <= a < b on one side of 0. Pairs hold B and its integral, both from a cell's start."""
-        (i, _, first), (j, start, second) = _cell(a), _cell(b)
-        points = [(i, first, side), (j, second, side)]
-        before, after = (self._ends[p] if p in self._ends else self._combine(*_to_point(*p)) for p in points)
-        self._ends = dict(zip(points, (before, after), strict=True))
-        if i == j:
-            h = second - first
-            w = after[0] - before[0]
-            area = after[1] - before[1] - before[0] * h
-        else:  # in units of the width of b's cell
-            unit = _width(j)
-            small = _width(i) / unit
-            h, head = (b - a) / unit, (start - a) / unit
-            whole = self._cells(i, j, side)
-            w = whole[0] - before[0] * math.sqrt(small)
-            area = whole[1] - before[1] * small**1.5 - before[0] * (math.sqrt(small) * head)
-            area = area + w * second + after[1]
-            w = w + after[0]
-        root = math.sqrt(h)
-        w = w / root
-        return w, (area / (h * root) - w * 0.5) * _ROOT_12
+    def _shared(self, s: float, t: float) -> list[Tensor]:
+        """B and its integrals from the cell's start at two times of all samples, (moments, B, size) each."""
+        found: dict[float, Tensor] = {}
+        for time in (s, t):
+            old = self._ends.get(time)
+            found[time] = (
+                self._values(self.sample_ids, torch.tensor([time], dtype=torch.float64)) if old is None else old
+            )
+        self._ends = found
+        return [found[s], found[t]]
 
-    def _cells(self, i: int, j: int, side: int) -> Tensor:
-        """B and its integral from the start of cell i to the start of cell j > i, in units of the width of cell j."""
-        unit = _width(j)
-        widths = np.array([_width(k) / unit for k in range(i, j)])
-        rest = _start(j) / unit - np.array([(_start(k) + _width(k)) / unit for k in range(i, j)])
-        weights = np.zeros((j - i, 2, 2))
-        weights[:, 0, 0] = np.sqrt(widths)
-        weights[:, 0, 1] = widths**1.5 / 2 + np.sqrt(widths) * rest
-        weights[:, 1, 1] = widths**1.5 / _ROOT_12
-        return self._combine([_number(k, side, 0) for k in range(i, j)], weights)
+    def _each(self, times: Tensor, ids: Tensor, rows: Tensor | None) -> list[Tensor]:
+        """The same at times (2, n) of each sample. What a row knew of its last interval's ends is not drawn again."""
+        if self._last is None:
+            values = [self._values(ids, time) for time in times]
+            full = (2, self.moments, len(self.sample_ids), self.size)
+            unknown = torch.full((2, len(self.sample_ids)), torch.nan, dtype=torch.float64, device=ids.device)
+            self._last = unknown, torch.zeros(full, dtype=torch.float64, device=ids.device)
+        else:
+            known, kept = self._last
+            if rows is not None:
+                known, kept = known[:, rows], kept[:, :, rows]
+            values = [self._recalled(ids, time, known, kept) for time in times]
+        known, kept = self._last
+        where = slice(None) if rows is None else rows
+        known[:, where] = times
+        for slot, value in zip(kept, values, strict=True):
+            slot[:, where] = value
+        return values
 
-    def _combine(self, nodes: list[int], weights: np.ndarray) -> Tensor:
-        """sum over nodes and their two normals z of weights[node, z, out] z: (2, B, size)."""
-        ids, (batch, size) = self.sample_ids, (len(self.sample_ids), self.size)
-        total = torch.zeros(2, batch, size, dtype=torch.float64, device=ids.device)
-        if not nodes or not batch or not size:
+    def _recalled(self, ids: Tensor, time: Tensor, old_times: Tensor, old: Tensor) -> Tensor:
+        """Values at times (n,), of the last ones where they are the same."""
+        same = old_times == time
+        value = torch.where(same[0][:, None], old[0], old[1])
+        missing = (~same.any(0)).nonzero()[:, 0]
+        if len(missing):
+            value[:, missing] = self._values(ids[missing], time[missing])
+        return value
+
+    # --- increments from values ---
+
+    def _between(self, ids: Tensor, times: Tensor, values: list[Tensor]) -> tuple[Tensor, ...]:
+        """W, H and K from times (2, n) or, on the host, (2, 1), and the values there."""
+        low, high = times.amin(0), times.amax(0)
+        negative, across = high <= 0, (low < 0) & (high > 0)
+        flip = negative ^ (times[1] < times[0])  # whether the path is seen from its later to its earlier time
+        inner, outer = _pick(flip, values[1], values[0]), _pick(flip, values[0], values[1])
+        a = torch.where(negative, -high, low.clamp(min=0))
+        b = torch.where(negative, -low, high)
+        found = self._beyond(ids, a, _pick(across, torch.zeros_like(inner), inner), b, outer, negative.long())
+        rows = across.nonzero()[:, 0]
+        if len(rows):
+            whole = len(rows) == len(across)
+            part = (lambda v: v) if whole else (lambda v: v[rows])
+            found = list(found) if whole else [v.clone() for v in found]
+            joined = self._across(
+                part(ids), part(low), inner if whole else inner[:, rows], part(high), [part(v) for v in found]
+            )
+            found = joined if whole else [v.index_copy(0, rows, w) for v, w in zip(found, joined, strict=True)]
+        return tuple(v if k == 1 else _pick(flip, -v, v) for k, v in enumerate(found))
+
+    def _beyond(self, ids: Tensor, a: Tensor, at_a: Tensor, b: Tensor, at_b: Tensor, side: Tensor) -> list[Tensor]:
+        """W, H and K over [a, b], 0 <= a < b, on one side of 0, given the values from the starts of their cells."""
+        j = locate(b)[0]
+        i = torch.maximum(locate(a)[0], j - _REACH)
+        start = cells(a.device).start
+        length = int((j - i).max()) if len(i) else 0
+        since = at_b
+        if length:
+            rest = _column(b - start[j], ids)
+            whole = self._combine(ids, *chain(i, j, side, length, self.moments))
+            since = _after(whole, at_b, rest)
+        return _areas(_less(since, at_a, _column(b - a, ids)), _column(b - a, ids))
+
+    def _across(self, ids: Tensor, low: Tensor, at_low: Tensor, high: Tensor, found: list[Tensor]) -> list[Tensor]:
+        """W, H and K over [low, high], low < 0 < high, given those over [0, high]."""
+        zero = torch.zeros_like(low)
+        mirrored = self._beyond(ids, zero, torch.zeros_like(at_low), -low, at_low, torch.ones_like(low).long())
+        before = [-v if k != 1 else v for k, v in enumerate(mirrored)]
+        p, q = _column(-low, ids), _column(high, ids)
+        return _areas(_after(_integrals(before, p), _integrals(found, q), q), _column(high - low, ids))
+
+    def _values(self, ids: Tensor, time: Tensor) -> Tensor:
+        """B and its integrals at times (n,) or, on the host, (1,), from the cells' starts: (moments, n, size)."""
+        return self._combine(ids, *branch(time.abs(), (time < 0).long(), self.moments))
+
+    def _combine(self, ids: Tensor, nodes: Tensor, weights: Tensor) -> Tensor:
+        """sum over nodes and their normals z of weights[row, node, z, out] z: (out, n, size)."""
+        m, n, size = self.moments, len(ids), self.size
+        total = torch.zeros(m, n, size, dtype=torch.float64, device=ids.device)
+        if len(nodes) == 1:  # on the host
+            used = (weights[0] != 0).flatten(1).any(1)
+            nodes, weights = nodes[:, used].to(ids.device), weights[:, used].to(ids.device)
+        if not nodes.numel() or not n or not size:
             return total
-        factors = torch.from_numpy(weights.swapaxes(1, 2)[:, :, None, None, :].copy()).to(ids.device)
-        numbers = torch.tensor(nodes, device=ids.device)
-        count = min(len(nodes), max(1, _WORK // (2 * batch * size)))
-        work = torch.zeros(count * batch, 2 * size, dtype=torch.float64, device=ids.device)
-        for k in range(0, len(nodes), count):
-            part = numbers[k : k + count]
-            z = work[: len(part) * batch]
-            fill_path_normals(z, self.seed, ids.repeat(len(part)), part.repeat_interleave(batch))
-            terms = z.view(len(part), 1, batch, size, 2) * factors[k : k + count]
-            for term in terms[..., 0] + terms[..., 1]:
+        count = min(nodes.shape[1], max(1, _WORK // (m * n * size)))
+        work = torch.zeros(count * n, m * size, dtype=torch.float64, device=ids.device)
+        factors = weights.permute(1, 3, 0, 2)[:, :, :, None, :]  # (nodes, out, row, 1, z)
+        for k in range(0, nodes.shape[1], count):
+            part = nodes[:, k : k + count].T.expand(-1, n)
+            z = work[: part.numel()]
+            fill_path_normals(z, self.seed, ids.repeat(len(part)), part.reshape(-1))
+            terms = z.view(len(part), 1, n, size, m) * factors[k : k + count]
+            for term in sum(terms.unbind(-1)[1:], terms[..., 0]):
                 total.add_(term)
         return total
 
 
-def check_interval(s: float, t: float) -> None:
-    """Raise OptionError for an interval over which a path gives no increment."""
-    for time in (s, t):
-        if not -LARGEST < time < LARGEST:
-            raise OptionError(
-                "times",
-                got=f"{time!r} on the clock of a Brownian path",
-                expected=f"a number between -{LARGEST:.3g} and {LARGEST:.3g}",
-                fix="Use noise='step', or a grid that stays inside.",
-            )
-    resolved = _width(_cell(abs(s))[0]) / 2**LEVELS
-    if s == t or (s != 0 and t != 0 and (s > 0) == (t > 0) and _in_one_leaf(abs(s), abs(t))):
+def check_moments(moments: int) -> int:
+    """2 or 3. Raises OptionError."""
+    if moments not in (2, 3):
+        raise OptionError("moments", got=repr(moments), expected="2 (W, H) or 3 (W, H, K)", fix="Pass one of them.")
+    return moments
+
+
+def check_intervals(s: Tensor, t: Tensor) -> None:
+    """Raise OptionError unless a path gives the increments from all times s (n,) to t (n,)."""
+    outside = ~((s.abs() < LARGEST) & (t.abs() < LARGEST))
+    same_side = (s != 0) & (t != 0) & ((s > 0) == (t > 0))
+    inside = [torch.where(outside, torch.ones_like(v), v).abs() for v in (s, t)]
+    close = (s == t) | (same_side & in_one_leaf(*inside) & ~outside)
+    wrong = (outside | close).nonzero()[:, 0]
+    if not len(wrong):
+        return
+    row = int(wrong[0])
+    first, second = float(s[row]), float(t[row])
+    if bool(outside[row]):
         raise OptionError(
             "times",
-            got=f"a step from {s!r} to {t!r} on the clock of a Brownian path",
-            expected=f"ends farther apart than {resolved:.3g}, what the path resolves there",
-            fix="Take longer steps, or use noise='step'.",
+            got=f"{second if abs(first) < LARGEST else first!r} on the clock of a Brownian path",
+            expected=f"a number between -{LARGEST:.3g} and {LARGEST:.3g}",
+            fix="Use noise='step', or a grid that stays inside.",
         )
-
-
-def _in_one_leaf(a: float, b: float) -> bool:
-    """Whether both lie in the interior of one interval of the last level."""
-    (i, _, x), (j, _, y) = _cell(a), _cell(b)
-    k, m = (math.modf(v * 2.0**LEVELS) for v in (x, y))
-    return i == j and k[1] == m[1] and k[0] > 0 and m[0] > 0
-
-
-def _start(cell: int) -> float:
-    return 0.0 if cell == 0 else math.ldexp(1.0, _LOWEST + cell - 1)
-
-
-def _width(cell: int) -> float:
-    return math.ldexp(1.0, _LOWEST + max(cell - 1, 0))
-
-
-def _cell(time: float) -> tuple[int, float, float]:
-    """For a time >= 0 the number of its cell, where that starts, and the time's place in it, in [0, 1); all exact."""
-    cell = max(math.frexp(time)[1] - _LOWEST, 0) if time else 0
-    start = _start(cell)
-    return cell, start, (time - start) / _width(cell)
-
-
-def _number(cell: int, side: int, heap: int) -> int:
-    """A node's number. heap 0 is the cell's own W and H; 1 halves it, 2 and 3 halve the halves, and so on."""
-    return (side << 29) | (cell << (LEVELS + 1)) | heap
-
-
-def _to_point(cell: int, place: float, side: int) -> tuple[list[int], np.ndarray]:
-    """The nodes that contain a place in (0, 1) of a cell, and the weights of their normals in B and its integral."""
-    if place == 0:
-        return [], np.zeros((0, 2, 2))
-    scaled = place * 2.0 ** np.arange(LEVELS + 1)
-    index = np.floor(scaled)
-    inside = scaled - index
-    # From the level on which the place is the end of an interval there is nothing more to know.
-    depth = LEVELS + 1 if inside[-1] > 0 else int(np.argmax(inside == 0))
-    heaps = [0, *(2**j + int(index[j]) for j in range(depth))]
-    weights = np.zeros((depth + 1, 2, 2))
-    x = place
-    weights[0] = [[x, x * x / 2], [_ROOT_3 * x * (1 - x), _ROOT_3 * (x * x / 2 - x**3 / 3)]]
-    halved = min(depth, LEVELS)
-    scale = 2.0 ** (-0.5 * np.arange(halved))
-    weights[1 : halved + 1] = _halving(inside[:halved]) * np.stack([scale, scale**3], -1)[:, None]
-    if depth > LEVELS:
-        size = 2.0 ** (-0.5 * LEVELS)
-        weights[-1] = _splitting(float(inside[-1])) * np.array([size, size**3])
-    return [_number(cell, side, heap) for heap in heaps], weights
-
-
-def _halving(place: np.ndarray) -> np.ndarray:
-    """B and its integral at places of a unit interval, for the two functions by which it is halved: (n, 2, 2)."""
-    right = place >= 0.5
-    x = 2 * place - right
-    bump, area = x * (1 - x), x * x / 2 - x**3 / 3
-    first = np.stack([np.where(right, -bump, bump) / 2, np.where(right, 1 / 6 - area, area) / 4], -1) * _ROOT_3
-    second = np.stack(
-        [np.where(right, 0.25 - x, -0.5 * x) + 0.75 * x * x, np.where(right, x * (1 - x) ** 2, x**3 - x**2) / 8], -1
+    resolved = float(cells(s.device).width[locate(inside[0])[0][row]]) / 2**LEVELS
+    raise OptionError(
+        "times",
+        got=f"a step from {first!r} to {second!r} on the clock of a Brownian path",
+        expected=f"ends farther apart than {resolved:.3g}, what the path resolves there",
+        fix="Take longer steps, or use noise='step'.",
     )
-    return np.stack([first, second], 1)
 
 
-def _splitting(p: float) -> np.ndarray:
-    """The same at the place p where a unit interval is split, for functions linear on each part: (2, 2)."""
-    q = 1 - p
-    s = math.sqrt(p**3 + q**3)
-    return np.array(
-        [
-            [0.0, (p * q) ** 1.5 / (s * _ROOT_12)],
-            [math.sqrt(p * q) * s, p**1.5 * math.sqrt(q) * (p**3 + q**3 - p**2) / (2 * s)],
-        ]
-    )
+def _times(name: str, value: float | Tensor, ids: Tensor) -> Tensor:
+    """(n,) float64 on the device of the ids."""
+    if not isinstance(value, Tensor):
+        return torch.full((len(ids),), value, dtype=torch.float64, device=ids.device)
+    if value.dtype != torch.float64 or value.device != ids.device:
+        got, expected = f"{value.dtype} on {value.device}", f"float64 on {ids.device}"
+        raise InterfaceError(name, got=got, expected=expected, fix="Convert it with .to().")
+    if value.shape != (len(ids),):
+        got, expected = f"shape {tuple(value.shape)}", f"shape ({len(ids)},), one time for each sample"
+        raise ShapeError(name, got=got, expected=expected, fix="Pass the times of the rows asked for.")
+    return value.detach()
+
+
+def _column(value: Tensor, ids: Tensor) -> Tensor:
+    """(n, 1) on the device of the ids."""
+    return value[:, None].to(ids.device)
+
+
+def _pick(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """torch.where by rows (n,); one for all rows is on the host."""
+    if len(mask) == 1:
+        return yes if bool(mask) else no
+    return torch.where(mask[:, None], yes, no)
+
+
+def _after(first: _Moments, second: _Moments, h: Tensor) -> list[Tensor]:
+    """B, I and J over an interval and the next one of length h together."""
+    found = [first[0] + second[0], first[1] + first[0] * h + second[1]]
+    if len(first) == 3:
+        found.append(first[2] + first[1] * h + first[0] * (h * h * 0.5) + second[2])
+    return found
+
+
+def _less(whole: _Moments, first: _Moments, h: Tensor) -> list[Tensor]:
+    """B, I and J over the last part of an interval, of length h, given those of the whole and of the first part."""
+    found = [whole[0] - first[0], whole[1] - first[1] - first[0] * h]
+    if len(whole) == 3:
+        found.append(whole[2] - first[2] - first[1] * h - first[0] * (h * h * 0.5))
+    return found
+
+
+def _areas(moments: _Moments, h: Tensor) -> list[Tensor]:
+    """W, H and K from B, I and J."""
+    mean = moments[1] / h
+    found = [moments[0], mean - moments[0] * 0.5]
+    if len(moments) == 3:
+        found.append(moments[2] / h / h - mean * 0.5 + moments[0] / 12)
+    return found
+
+
+def _integrals(areas: _Moments, h: Tensor) -> list[Tensor]:
+    """B, I and J from W, H and K."""
+    mean = areas[1] + areas[0] * 0.5
+    found = [areas[0], mean * h]
+    if len(areas) == 3:
+        found.append((areas[2] + mean * 0.5 - areas[0] / 12) * h * h)
+    return found

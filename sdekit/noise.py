@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdekit.brownian import BrownianPath
+from sdekit.brownian import BrownianPath, check_moments
 from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameError, suggest
 from sdekit.math.philox import PRIOR_STREAM, check_sample_ids, check_seed, fill_normals
 from sdekit.seeds import resolve_seed
@@ -77,39 +77,51 @@ class StepNoise(NoiseSource):
 class PathNoise(NoiseSource):
     """Increments of one Brownian path per (seed, sample id), the same for every grid; see `sdekit.brownian`.
 
-    Stream 0 of a step from clock value s to t is (B(t) - B(s)) / sqrt(|t - s|), stream 1 is sqrt(12 / |t - s|) H with H
-    the step's space-time Levy area: independent standard normals. A path gives no third. The steps of any grid in the
-    same clock are increments of the same B: those of a coarse grid are sums of those of a fine one.
+    Stream 0 of a step from clock value s to t is (B(t) - B(s)) / sqrt(h), h = |t - s|; stream 1 is sqrt(12 / h) H with
+    H the step's space-time Levy area, and stream 2, for three moments, sqrt(720 / h) K with K the space-time-time one:
+    independent standard normals. The steps of any grid in the same clock are increments of the same B: those of a
+    coarse grid are sums of those of a fine one. Streams from 3 on are no part of the path, but normals of the step as
+    `StepNoise` gives them.
 
     Args:
         seed: an integer in [0, 2^64).
         sample_ids: (B,) integers in [0, 2^63). Two rows of one id get the same path.
         clock: the time of the path at each grid point.
+        moments: 2 for streams 0 and 1, 3 for stream 2 too, of another path.
 
     Raises:
         OptionError, InterfaceError, ShapeError: an argument out of range or of the wrong kind.
     """
 
-    def __init__(self, seed: int, sample_ids: Tensor, clock: Sequence[float]) -> None:
+    def __init__(self, seed: int, sample_ids: Tensor, clock: Sequence[float], moments: int = 2) -> None:
         self.seed, self.sample_ids = check_seed(seed), check_sample_ids(sample_ids)
-        self.clock = tuple(clock)
+        self.clock, self.moments = tuple(clock), check_moments(moments)
         self._path: BrownianPath | None = None
-        self._drawn: tuple[int, tuple[Tensor, Tensor]] | None = None
+        self._others: StepNoise | None = None
+        self._drawn: tuple[int, tuple[Tensor, ...]] | None = None
 
     def __repr__(self) -> str:
         return f"PathNoise(seed={self.seed}, {len(self.sample_ids)} sample ids, {len(self.clock)} clock values)"
 
     def fill(self, out: Tensor, step: int, stream: int = 0) -> Tensor:
-        """As `NoiseSource.fill`, for the clock's steps and stream 0 or 1 (OptionError otherwise)."""
+        """As `NoiseSource.fill`, for the clock's steps and any stream but 2 of two moments (OptionError otherwise)."""
         _check_out(out)
         _check_rows(out, len(self.sample_ids))
-        if not 0 <= step < len(self.clock) - 1 or stream not in (0, 1):
-            got, steps = f"step {step}, stream {stream}", len(self.clock) - 1
-            expected = f"a step below {steps}, stream 0 (W) or 1 (H)"
-            raise OptionError("step, stream", got=got, expected=expected, fix="Use noise='step' for other noise.")
+        if not 0 <= step < len(self.clock) - 1 or stream < 0 or self.moments <= stream < 3:
+            known = ("0 (W)", "1 (H)", "2 (K)")[: self.moments]
+            raise OptionError(
+                "step, stream",
+                got=f"step {step}, stream {stream}",
+                expected=f"a step below {len(self.clock) - 1} and stream {', '.join(known)} or 3 and up",
+                fix="Use noise='step' for other noise, or PathNoise(..., moments=3) for K.",
+            )
+        if stream >= 3:
+            self._others = self._others or StepNoise(self.seed, self.sample_ids)
+            return self._others.fill(out, step, stream)
         size = math.prod(out.shape[1:])
         if self._path is None or self._path.size != size or self._path.sample_ids.device != out.device:
-            self._path, self._drawn = BrownianPath(self.seed, self.sample_ids.to(out.device), size), None
+            self._path = BrownianPath(self.seed, self.sample_ids.to(out.device), size, self.moments)
+            self._drawn = None
         if self._drawn is None or self._drawn[0] != step:
             self._drawn = step, self._path.normals(self.clock[step], self.clock[step + 1])
         return out.copy_(self._drawn[1][stream].view(out.shape))
@@ -188,6 +200,7 @@ def make_noise(
     batch: int,
     device: torch.device | str,
     clock: Sequence[float] = (0.0, 1.0),
+    moments: int = 2,
 ) -> NoiseSource:
     """The source that a solve draws from.
 
@@ -199,6 +212,7 @@ def make_noise(
         batch: the number of samples.
         device: where the state is.
         clock: for "path", its time at each grid point.
+        moments: for "path", 3 if K is used.
 
     Raises:
         UnknownNameError: a name that is not known.
@@ -212,7 +226,7 @@ def make_noise(
             return PlainNoise(resolve_seed(seed))
         ids = torch.arange(batch, device=device) if sample_ids is None else sample_ids
         key = resolve_seed(seed)
-        source = StepNoise(key, ids) if noise == "step" else PathNoise(key, ids, clock)
+        source = StepNoise(key, ids) if noise == "step" else PathNoise(key, ids, clock, moments)
         if len(source.sample_ids) != batch:
             got = f"{len(source.sample_ids)} ids"
             raise ShapeError("sample_ids", got=got, expected=f"{batch}, one for each sample", fix="Pass as many ids.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdekit import grids, solvers
 from sdekit.affine import AffineSDE
-from sdekit.brownian import check_interval
+from sdekit.brownian import check_intervals
 from sdekit.calculus import LocalNoise
 from sdekit.errors import InterfaceError, OptionError, SolverMismatchError
 from sdekit.geometric import GeometricBrownianMotion
@@ -121,8 +121,9 @@ def path_clock(problem: Problem) -> Sequence[float]:
             expected="a solver whose noise is the increment of a Brownian path over each step",
             fix="Use noise='step'; or euler_maruyama, ddpm, dpmpp_2m_sde or exp_sra at a constant stochasticity.",
         )
-    for step, _ in drawn:
-        check_interval(clock[step], clock[step + 1])
+    steps = sorted({step for step, _ in drawn})
+    ends = [[clock[step + k] for step in steps] for k in (0, 1)]
+    check_intervals(*torch.tensor(ends, dtype=torch.float64))
     return clock
 
 

@@ -110,7 +110,10 @@ def solve(
     key = resolve_seed(seed) if problem.stochastic and isinstance(noise, str) else None
 
     def run(level: str, first: bool) -> tuple[Run | AdaptiveRun, Monitor]:
-        source = make_noise(noise, key or 0, sample_ids, len(x), x.device, clock) if problem.stochastic else None
+        moments = 3 if getattr(problem.solver, "uses_time_area", False) else 2
+        source = (
+            make_noise(noise, key or 0, sample_ids, len(x), x.device, clock, moments) if problem.stochastic else None
+        )
         monitor = Monitor(x, level, on_failure == "mask")
         monitor.state(x, 0, problem.times[0], "x")
         told = callback if first else None

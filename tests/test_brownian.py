@@ -11,7 +11,6 @@ import itertools
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -20,7 +19,8 @@ from hypothesis import strategies as st
 import sdekit
 from sdekit import brownian
 from sdekit.brownian import LEVELS, BrownianPath
-from sdekit.errors import OptionError
+from sdekit.errors import InterfaceError, OptionError, ShapeError
+from sdekit.math import dyadic
 from sdekit.noise import PathNoise, StepNoise, make_noise
 
 POINTS = [-2.9, -0.31, -1e-3, 0.0, 1e-30, 0.2, 0.31, 0.33, 0.5, 0.5001, 0.7, 1.0, 1.3, 300.0]
@@ -28,13 +28,13 @@ COUNT = 6400  # normals seen in each statistic
 NOISE = 5 / math.sqrt(COUNT)
 
 
-def path(seed=3, batch=800, size=8):
-    return BrownianPath(seed, torch.arange(batch), size)
+def path(seed=3, batch=800, size=8, moments=2):
+    return BrownianPath(seed, torch.arange(batch), size, moments)
 
 
 def standardised(p, points):
-    """The normals of each interval between consecutive points, W and H in turn: (2 (n - 1), COUNT)."""
-    return torch.cat([torch.stack(p.normals(s, t)).reshape(2, -1) for s, t in itertools.pairwise(points)])
+    """The normals of each interval between consecutive points, W, H and K in turn: (moments (n - 1), COUNT)."""
+    return torch.cat([torch.stack(p.normals(s, t)).flatten(1) for s, t in itertools.pairwise(points)])
 
 
 def merged(s, u, t, first, second):
@@ -53,8 +53,9 @@ def deviations(z):
     return max(float(z.mean(1).abs().max()), float(off.abs().max()) / math.sqrt(2)) / NOISE
 
 
-def test_increments_and_areas_of_disjoint_intervals_are_independent_normals():
-    z = standardised(path(), POINTS)
+@pytest.mark.parametrize("moments", [2, 3])
+def test_increments_and_areas_of_disjoint_intervals_are_independent_normals(moments):
+    z = standardised(path(moments=moments), POINTS)
     assert deviations(z) < 1
     sorted_z = z.sort(1).values
     uniform = 0.5 * (1 + torch.erf(sorted_z / math.sqrt(2)))
@@ -85,67 +86,28 @@ def test_increments_and_areas_from_zero_have_the_covariance_of_integrals():
     assert float(difference.abs().max()) < math.sqrt(2) * NOISE
 
 
-def covariance(x, y):
-    """Of (B, its integral) at place x <= y of a unit cell with those at y."""
-    return np.array([[x, x * y - x**2 / 2], [x**2 / 2, x**2 * y / 2 - x**3 / 6]])
+def reordered(nodes_of):
+    """Nodes of another tree for the octaves themselves."""
 
+    def mutant(*args):
+        nodes, weights = nodes_of(*args)
+        return torch.cat([nodes[..., :1] ^ (1 << 21), nodes[..., 1:]], -1), weights
 
-def error_of_weights(places):
-    """The largest difference of a covariance that the weights give from the exact one."""
-    points = [(x, *brownian._to_point(127, x, 0)) for x in sorted(places)]
-    worst = 0.0
-    for (x, nodes, weights), (y, others, more) in itertools.combinations_with_replacement(points, 2):
-        shared = [(i, others.index(node)) for i, node in enumerate(nodes) if node in others]
-        found = sum(np.outer(weights[i, z], more[j, z]) for i, j in shared for z in (0, 1))
-        worst = max(worst, float(np.abs(found - covariance(x, y)).max()))
-    return worst
-
-
-PLACES = [0.1, 0.25, 0.3, 0.5, 0.75, 0.75 + 1e-5, 0.9, 2.0**-19, 2.0**-21, 1 - 2.0**-22]
-
-
-@given(st.lists(st.floats(1e-9, 1 - 1e-9), min_size=2, max_size=4))
-def test_weights_give_the_exact_law(places):
-    leaves = {math.floor(x * 2**LEVELS) for x in places}
-    if len(leaves) == len(places):
-        assert error_of_weights(places) < 1e-14
-
-
-def test_weights_give_the_exact_law_at_chosen_places():
-    assert error_of_weights(PLACES) < 1e-14
-    close = [0.5 + k / 2**LEVELS for k in (0, 0.3, 1.3, 2.6, 3, 4.5)]
-    assert error_of_weights(close) < 1e-14
-
-
-def altered(name, change):
-    """A function of the module whose result is changed."""
-
-    def mutate(monkeypatch):
-        right = getattr(brownian, name)
-        monkeypatch.setattr(brownian, name, lambda *args: change(right(*args)))
-
-    return mutate
+    return mutant
 
 
 MUTANTS = {
-    "a bridge that forgets the area": altered("_halving", lambda w: w * np.array([[0.0], [1.0]])),
-    "a sign of the second half": altered("_halving", lambda w: w * np.array([[-1.0, 1.0], [1.0, 1.0]])),
-    "splits too wide": altered("_splitting", lambda w: w * 1.01),
-    "nodes of another tree": altered("_to_point", lambda p: ([n ^ (1 << 21) for n in p[0][:1]] + p[0][1:], p[1])),
+    "a bridge that forgets the area": (dyadic, "halving", lambda f: lambda x, n: f(x, n) * torch.eye(n)[-1][:, None]),
+    "nodes of another tree": (brownian, "branch", reordered),
 }
 
 
-@pytest.mark.parametrize("mutant", list(MUTANTS)[:3])
-def test_the_exact_law_rejects_wrong_weights(mutant, monkeypatch):
-    MUTANTS[mutant](monkeypatch)
-    close = [0.5 + k / 2**LEVELS for k in (0.3, 1.3)]
-    assert max(error_of_weights(PLACES), 2.0**LEVELS * error_of_weights(close)) > 1e-3
-
-
-@pytest.mark.parametrize("mutant", list(MUTANTS)[:4:3])
-def test_the_drawn_law_rejects_a_wrong_bridge(mutant, monkeypatch):
-    MUTANTS[mutant](monkeypatch)
-    assert deviations(standardised(path(), POINTS)) > 2
+@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.parametrize("moments", [2, 3])
+def test_the_drawn_law_rejects_a_wrong_bridge(mutant, moments, monkeypatch):
+    module, name, change = MUTANTS[mutant]
+    monkeypatch.setattr(module, name, change(getattr(module, name)))
+    assert deviations(standardised(path(moments=moments), POINTS)) > 2
 
 
 # --- one path ---
@@ -215,15 +177,21 @@ def test_a_point_next_to_the_last_one_is_another_point():
     assert torch.equal(torch.stack(p.normals(near, 1.9)), torch.stack(path(batch=4).normals(near, 1.9)))
 
 
+def asked(monkeypatch):
+    """The times that paths evaluate from now on."""
+    times = []
+    branch = brownian.branch
+    monkeypatch.setattr(brownian, "branch", lambda t, *rest: times.extend(t.tolist()) or branch(t, *rest))
+    return times
+
+
 @pytest.mark.parametrize("times", [[0.3, 0.5, 0.9, 1.7], [1.7, 0.9, 0.5, 0.3], [-0.9, -0.5, 0.4, 0.8]])
 def test_a_walk_evaluates_each_point_once(times, monkeypatch):
-    asked = []
-    to_point = brownian._to_point
-    monkeypatch.setattr(brownian, "_to_point", lambda *place: asked.append(place) or to_point(*place))
+    found = asked(monkeypatch)
     p = path(batch=2)
     for s, t in itertools.pairwise(times):
         p.normals(s, t)
-    assert len([place for place in set(asked) if place[1]]) == len([place for place in asked if place[1]])
+    assert sorted(found) == sorted(map(abs, times))
 
 
 @pytest.mark.parametrize("s, t", [(0.3, 0.7), (-0.3, 0.7), (-3.0, -0.2)])
@@ -257,26 +225,6 @@ def test_seeds_and_ids_are_other_paths():
     assert torch.equal(repeated[:, 0], repeated[:, 1])
 
 
-def test_nodes_have_numbers_of_their_own():
-    """Below 2^30 - 2^26, so that streams 252 to 255 of the generator stay free."""
-    last = brownian._cell(math.nextafter(brownian.LARGEST, 0))[0]
-    highest = brownian._number(last, 1, 2 ** (LEVELS + 1) - 1)
-    assert highest < 2**30 - 2**26
-    chosen = [
-        (c, s, h) for c in (0, 1, 127, 300, last) for s in (0, 1) for h in (0, 1, 2, 2**LEVELS, 2 ** (LEVELS + 1) - 1)
-    ]
-    assert len({brownian._number(*node) for node in chosen}) == len(chosen)
-
-
-@pytest.mark.parametrize(
-    "time", [0.0, 5e-324, 2.0**-224, 0.1, 0.5, 0.75, 1.0, math.pi, 1e9, math.nextafter(brownian.LARGEST, 0)]
-)
-def test_cells(time):
-    cell, start, place = brownian._cell(time)
-    assert 0 <= place < 1 and start + place * brownian._width(cell) == time
-    assert cell == 0 or start == brownian._start(cell) == brownian._start(cell - 1) + brownian._width(cell - 1)
-
-
 @pytest.mark.parametrize(
     "s, t, match",
     [
@@ -293,6 +241,84 @@ def test_what_a_path_cannot_answer_is_refused(s, t, match):
     for pair in ((s, t), (t, s)):
         with pytest.raises(OptionError, match=match):
             path(batch=2).increment(*pair)
+
+
+# --- times of each sample ---
+
+
+def each(pairs):
+    """Their ends as tensors."""
+    return [torch.tensor(v, dtype=torch.float64) for v in zip(*pairs, strict=True)]
+
+
+@pytest.mark.parametrize("moments", [2, 3])
+def test_a_sample_at_its_own_times_has_the_bits_of_all_at_one(moments):
+    pairs = list(itertools.permutations(POINTS, 2))
+    p, (s, t) = path(batch=len(pairs), size=3, moments=moments), each(pairs)
+    found = p.increment(s, t)
+    for k in range(0, len(pairs), 3):
+        alone = BrownianPath(3, torch.tensor([k]), 3, moments).increment(*pairs[k])
+        assert all(torch.equal(v[k : k + 1], w) for v, w in zip(found, alone, strict=True)), pairs[k]
+    # again, backwards, and mixed with a time of all
+    assert all(map(torch.equal, p.increment(s, t), found))
+    back = p.increment(t, s)
+    assert all(torch.equal(v, w if k == 1 else -w) for k, (v, w) in enumerate(zip(back, found, strict=True)))
+    later = s + 1000
+    fresh = path(batch=len(pairs), size=3, moments=moments)
+    assert all(map(torch.equal, p.increment(later, 1.5), fresh.increment(later, torch.full_like(s, 1.5))))
+
+
+def test_rows_that_are_left_of_a_batch():
+    """Steps of rows that go their own way, are repeated shorter, and drop out, against fresh paths."""
+    p = path(batch=12, size=2)
+    generator = torch.Generator().manual_seed(0)
+    rows, at = torch.arange(12), torch.full((12,), 0.25, dtype=torch.float64)
+    while len(rows):
+        h = 0.3 * torch.rand(len(rows), generator=generator, dtype=torch.float64) + 0.01
+        p.increment(at, at + h, rows)  # rejected
+        taken = torch.where(torch.rand(len(rows), generator=generator) < 0.5, h, h / 2)
+        found = p.increment(at, at + taken, rows)
+        fresh = path(batch=12, size=2).increment(at, at + taken, rows)
+        assert all(map(torch.equal, found, fresh))
+        at = at + taken
+        rows, at = rows[at < 1.2], at[at < 1.2]
+
+
+def test_a_step_of_each_sample_draws_what_is_new_only(monkeypatch):
+    found = asked(monkeypatch)
+    p, (s, t) = path(batch=3, size=2), each([(0.3, 0.4), (0.3, 0.5), (0.6, 0.4)])
+    p.increment(s, t)
+    assert len(found) == 6
+    found.clear()
+    p.increment(t, t + 0.1)  # accepted by all
+    assert found == (t + 0.1).tolist()
+    found.clear()
+    middle = torch.stack([t[0] + 0.05, t[1] + 0.2, t[2] + 0.05])
+    p.increment(torch.stack([t[0], t[1] + 0.1, t[2]]), middle)  # rejected, accepted, rejected
+    assert found == middle.tolist()
+
+
+@pytest.mark.parametrize(
+    "s, t, rows, error",
+    [
+        ([0.1, 0.2], [0.3, 0.2], None, OptionError),
+        ([0.1, 0.2], [0.3, 0.2 + 1e-9], None, OptionError),
+        ([0.1, math.nan], [0.3, 0.4], None, OptionError),
+        ([0.1, 0.2], [0.3, math.inf], None, OptionError),
+        ([0.1, 0.2], [0.3], None, ShapeError),
+        ([0.1, 0.2], [0.3, 0.4], [1], ShapeError),
+    ],
+)
+def test_times_of_samples_that_are_refused(s, t, rows, error):
+    p = path(batch=2)
+    with pytest.raises(error, match=r"times|s:|t:"):
+        p.increment(
+            torch.tensor(s, dtype=torch.float64), torch.tensor(t, dtype=torch.float64), rows and torch.tensor(rows)
+        )
+    with pytest.raises(InterfaceError, match="float64"):
+        p.increment(torch.tensor([0.1, 0.2]), 0.7)
+    with pytest.raises(OptionError, match="moments"):
+        path(batch=2, moments=4)
 
 
 def test_nothing_to_draw():
@@ -325,7 +351,21 @@ def test_streams_are_the_increment_and_the_area():
     assert repr(noise) == "PathNoise(seed=7, 3 sample ids, 3 clock values)"
 
 
-@pytest.mark.parametrize("step, stream", [(2, 0), (-1, 0), (0, 2), (0, -1)])
+def test_streams_beyond_the_path():
+    """K is stream 2 of a path of three moments; from 3 on come normals of the step, of any shape."""
+    noise = make_noise("path", 7, None, 3, "cpu", [0.9, 0.4, 0.1], moments=3)
+    expected = BrownianPath(7, torch.arange(3), 4, 3).normals(0.4, 0.1)
+    for stream, z in enumerate(expected):
+        assert torch.equal(noise.fill(torch.zeros(3, 2, 2, dtype=torch.float64), 1, stream).flatten(1), z)
+    for moments, stream, shape in ((2, 3, (3, 5)), (3, 4, (3, 2, 2))):
+        noise = PathNoise(7, torch.arange(3), [0.9, 0.4, 0.1], moments)
+        w = noise.fill(torch.zeros(3, 4), 1)
+        extra = noise.fill(torch.zeros(shape), 1, stream)
+        assert torch.equal(extra, StepNoise(7, torch.arange(3)).fill(torch.zeros(shape), 1, stream))
+        assert torch.equal(noise.fill(torch.zeros(3, 4), 1), w)
+
+
+@pytest.mark.parametrize("step, stream", [(2, 0), (-1, 0), (0, 2), (0, -1), (2, 3)])
 def test_other_steps_and_streams_are_refused(step, stream):
     with pytest.raises(OptionError, match="step, stream"):
         PathNoise(1, torch.arange(2), [0.9, 0.4, 0.1]).fill(torch.zeros(2, 3), step, stream)

@@ -39,6 +39,7 @@ __all__ = [
     "fill_path_normals",
     "normals",
     "philox",
+    "square_root",
 ]
 
 PRIOR_STREAM = 128
@@ -349,6 +350,13 @@ def _square_root(words: Tensor, a: Tensor, b: Tensor) -> None:
     for _ in range(4):
         torch.div(x, root, out=quotient)
         root.add_(quotient).mul_(_HALF)
+
+
+def square_root(x: Tensor) -> Tensor:
+    """Of positive normal float64 numbers, to 1 ulp, with the same bits in any batch and on any device."""
+    words, root, scratch = x.clone().view(torch.int64), torch.zeros_like(x), torch.zeros_like(x)
+    _square_root(words, root.view(torch.int64), scratch.view(torch.int64))
+    return root
 
 
 def _sine_and_cosine(words: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
