@@ -16,6 +16,8 @@ from sdekit.testing.nonlinear import (
 from sdekit.testing.orders import ObservedOrder, observed_order
 from sdekit.testing.problems import FAMILIES, OrderProblem, gaussian_problem, order_problems
 from sdekit.testing.residuals import continuity_residual, fokker_planck_residual
+from sdekit.testing.sde_path import SampledPath
+from sdekit.testing.sde_problems import SDEProblem, sde_problems
 
 __all__ = [
     "FAMILIES",
@@ -28,6 +30,8 @@ __all__ = [
     "LogNormalMixture",
     "ObservedOrder",
     "OrderProblem",
+    "SDEProblem",
+    "SampledPath",
     "Sinh",
     "SinhShear",
     "StateNoise",
@@ -38,6 +42,7 @@ __all__ = [
     "gaussian_problem",
     "observed_order",
     "order_problems",
+    "sde_problems",
     "state_noises",
     "strategies",
 ]

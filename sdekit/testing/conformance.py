@@ -14,6 +14,7 @@ from sdekit.testing.adaptive_checks import ADAPTIVE_CHECKS
 from sdekit.testing.orders import ObservedOrder, as_solver, observed_order
 from sdekit.testing.plan_checks import PLAN_CHECKS
 from sdekit.testing.problems import FAMILIES, OrderProblem, gaussian_problem, order_problems
+from sdekit.testing.sde_problems import sde_problems
 from sdekit.testing.stepper_checks import STEPPER_CHECKS
 from sdekit.testing.subject import Check, Trial, global_state
 
@@ -59,7 +60,8 @@ def check_solver(
     and global state; a stepper for what of this concerns it, and for its use of increments; an adaptive solver for
     errors that follow the tolerance, landing, and rows that do not know of each other. Both must be frozen values that
     can be pickled. Declared orders are measured, and must be reached to within 0.15: on each route that the solver has,
-    weak ones on that of plans. Strong orders are those for the additive noise of a reverse SDE.
+    weak ones on that of plans. Strong orders are those for the additive noise of a reverse SDE. A stepper is measured
+    on every noise class for which it declares orders, in both directions of time, see `sde_problems`.
 
     Args:
         solver: a name, a solver object, or a class, which is made with its default options.
@@ -67,7 +69,7 @@ def check_solver(
         problems: default those on VP, EDM and RectifiedFlow. Weak orders are measured on `gaussian_problem()` of their
             processes. Strong orders, and deterministic ones up to 4 of the steps of a solver that also makes plans, are
             measured on the first problem and family only. Orders 5 and more may reach rounding before they show: give
-            `order_problems()["sharp"]`, and steps that suit them.
+            `order_problems()["sharp"]`, and steps that suit them. Orders by noise class have problems of their own.
         steps: for `observed_order`; strong orders need fewer, by default 16, 32 and 64.
         orders: False leaves out the orders, which take most of the time.
 
@@ -150,7 +152,7 @@ def _orders(
     if flows:
         measured += _on_steps(trial, flows[0], families[0], steps)
         measured += _strong(trial, flows[0], families[0], steps)
-    return measured
+    return measured + _by_noise(trial)
 
 
 def _measure(trial: Trial, problem: OrderProblem, family: str, steps: Sequence[int] | None) -> list[ObservedOrder]:
@@ -197,6 +199,16 @@ def _strong(trial: Trial, problem: OrderProblem, family: str, steps: Sequence[in
             ) from error
         found.append(_reached(trial, order))
     return found
+
+
+def _by_noise(trial: Trial) -> list[ObservedOrder]:
+    """The declared orders of a stepper on the noise classes, in both directions of time."""
+    solver, problems = trial.solver, sde_problems()
+    if not isinstance(solver, Stepper):
+        return []
+    strong = [name for name, orders in solver.declared.noise.items() if orders.strong is not None]
+    both = [problems[way] for name in strong for way in (name, f"{name}, down")]
+    return [_reached(trial, observed_order(solver, "strong", problem)) for problem in both]
 
 
 def _reached(trial: Trial, order: ObservedOrder) -> ObservedOrder:

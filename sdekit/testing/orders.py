@@ -18,6 +18,8 @@ from sdekit.solve import solve
 from sdekit.solvers.base import PlanSolver, Solver, Stepper
 from sdekit.testing.estimate import Estimate, estimate, least_squares
 from sdekit.testing.problems import SEEDED, OrderProblem, gaussian_problem, order_problems
+from sdekit.testing.sde_orders import SDE_STEPS, order_on, strong_on_sde
+from sdekit.testing.sde_problems import SDEProblem
 from sdekit.testing.strong import strong_estimate, strong_run
 from sdekit.testing.weak import weak_error
 from sdekit.times import check_count
@@ -83,7 +85,7 @@ class ObservedOrder:
 def observed_order(
     solver: str | Solver | type[Solver],
     kind: str = "deterministic",
-    problem: OrderProblem | None = None,
+    problem: OrderProblem | SDEProblem | None = None,
     grid: str | Callable[..., Tensor] | None = None,
     steps: Sequence[int] | None = None,
     *,
@@ -97,15 +99,19 @@ def observed_order(
     where the solver follows the reverse SDE of a known stochasticity, from a fixed point too; the error is a norm over
     all directions of both means and covariances.
     "strong" compares 256 paths with a finer solution of another family on the same Brownian path, see
-    `sdekit.testing.strong`; its interval covers 95 % of resampled sets of paths.
+    `sdekit.testing.strong`; its interval covers 95 % of resampled sets of paths. On an `SDEProblem` it compares the
+    steps of a stepper with the exact solution along each of 256 paths, see `sdekit.testing.sde_orders`.
 
     Args:
         solver: a name, a solver object, or a class, which is made with its default options.
         kind: "deterministic", "weak" or "strong".
-        problem: default `order_problems()["vp"]`, or `gaussian_problem()` for "weak".
-        grid: a family, see `OrderProblem.grid`; default "half_log_snr". Random ones are averaged over seeds.
+        problem: default `order_problems()["vp"]`, or `gaussian_problem()` for "weak". One of `sde_problems()`, or your
+            own `SDEProblem`, measures a stepper on any SDE.
+        grid: a family, see `OrderProblem.grid`; default "half_log_snr", on an `SDEProblem` "uniform". Random ones are
+            averaged over seeds.
         steps: three or more rising step counts; default 20 to 160, doubled up to 1280 while the slopes still change,
-            except on "irregular" grids and for "strong"; 6 to 16 where errors at 20 to 160 are at rounding.
+            except on "irregular" grids and for "strong"; 6 to 16 where errors at 20 to 160 are at rounding; 16, 32 and
+            64 on an `SDEProblem`.
         stochasticity: for a solver that takes any; default 0, or 1 for "weak" and "strong".
         route: "plan", or "step", on which the flow or the reverse SDE is given as bare drift and diffusion; default
             "plan" where the solver makes plans. The weak order is one of plans.
@@ -118,6 +124,8 @@ def observed_order(
     method = as_solver(solver)
     if kind not in KINDS:
         raise UnknownNameError("kind", got=repr(kind), expected=" or ".join(map(repr, KINDS)), fix=_near(kind))
+    if isinstance(problem, SDEProblem):
+        return _on_sde(method, kind, problem, grid, steps, route)
     if problem is None:
         problem = gaussian_problem() if kind == "weak" else order_problems()["vp"]
     steps_only = _route(method, kind, route) == "step"
@@ -128,6 +136,25 @@ def observed_order(
     measure = _strong if kind == "strong" else _settled
     counts = None if steps is None else tuple(steps)
     found, counts, runs = measure(method, kind, problem, family, seeds, tau, counts, steps_only)
+    route = "step" if steps_only else "plan"
+    return _observed(method, kind, problem.name, family, tau, found, counts, runs, declared, route)
+
+
+_Runs = list[list[tuple[float, int]]]
+
+
+def _observed(
+    method: Any,
+    kind: str,
+    problem: str,
+    family: Any,
+    tau: Stochasticity,
+    found: Estimate,
+    counts: Sequence[int],
+    runs: _Runs,
+    declared: float | None,
+    route: str,
+) -> ObservedOrder:
     errors = [[error for error, _ in row] for row in runs]
     return ObservedOrder(
         value=found.value,
@@ -135,7 +162,7 @@ def observed_order(
         high=found.high,
         kind=kind,
         solver=method.label,
-        problem=problem.name,
+        problem=problem,
         grid=family if isinstance(family, str) else getattr(family, "__name__", repr(family)),
         stochasticity=tau,
         steps=tuple(counts),
@@ -143,11 +170,28 @@ def observed_order(
         errors=tuple(math.prod(column) ** (1 / len(column)) for column in zip(*errors, strict=True)),
         slopes=found.slopes,
         declared=declared,
-        route="step" if steps_only else "plan",
+        route=route,
     )
 
 
-_Runs = list[list[tuple[float, int]]]
+def _on_sde(
+    method: Any, kind: str, problem: SDEProblem, grid: Any, steps: Sequence[int] | None, route: str | None
+) -> ObservedOrder:
+    """Orders on an SDE as it stands, which steppers have."""
+    if kind != "strong" or route == "plan":
+        raise SolverMismatchError(
+            "kind, route",
+            got=f"{kind!r}, {route!r} on {problem.name!r}, an SDE",
+            expected="'strong' on the route 'step'",
+            fix="Ask for that, or pass an OrderProblem.",
+        )
+    family = "uniform" if grid is None else grid
+    counts = SDE_STEPS if steps is None else _check_steps(steps)
+    found, strong = strong_on_sde(method, problem, family, counts, range(_SEEDS.get(family, 1)))
+    declared = order_on(method, problem)
+    runs = [list(zip(run.errors, run.nfe, strict=True)) for run in strong]
+    of = None if declared is None else declared.strong
+    return _observed(method, kind, problem.name, family, 1.0, found, counts, runs, of, "step")
 
 
 def _settled(

@@ -99,8 +99,7 @@ class OrderProblem:
         """
         check_count("steps", steps)
         if family in SEEDED:
-            places = (_smooth if family == "random" else _irregular)(steps, seed)
-            lambdas = [self.low + (self.high - self.low) * u for u in places]
+            lambdas = [self.low + (self.high - self.low) * u for u in places(family, steps, seed)]
             times = self.process.time_at(torch.tensor(lambdas, dtype=torch.float64))
             times[0], times[-1] = self.ends
             return times
@@ -121,6 +120,12 @@ class OrderProblem:
     @cached_property
     def _exact(self) -> Tensor:
         return self.model.flow(self.starts(), *self.ends)
+
+
+def places(family: object, steps: int, seed: int) -> list[float]:
+    """steps + 1 numbers from 0 to 1: "random" is one smooth map of equal steps for all numbers of steps, "irregular"
+    independent lengths, the longest at most three times the shortest."""
+    return (_smooth if family == "random" else _irregular)(steps, seed)
 
 
 def _smooth(steps: int, seed: int) -> list[float]:

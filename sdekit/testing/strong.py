@@ -32,7 +32,7 @@ from sdekit.testing.estimate import Estimate, estimate
 if TYPE_CHECKING:
     from sdekit.testing.problems import OrderProblem
 
-__all__ = ["StrongRun", "strong_estimate", "strong_run"]
+__all__ = ["PATHS", "StrongRun", "run_on_paths", "strong_estimate", "strong_run"]
 
 PATHS = 256
 _FINER = 4  # times as many steps as the finest grid measured: of order 3/2 that leaves an eighth of its error
@@ -42,7 +42,7 @@ _FLOOR = 1e-13
 
 
 class StrongRun:
-    """Squared errors of the paths (counts, PATHS) of one solver, and the model calls made, by step count."""
+    """Squared errors of the paths (counts, paths) of one solver, and the model calls made, by step count."""
 
     def __init__(self, squares: Tensor, nfe: list[int]) -> None:
         self.squares, self.nfe = squares, nfe
@@ -66,11 +66,16 @@ def strong_run(
     name = "shark" if method.name == "sra1" else "sra1"
     exact = _reference(problem, tau, name, fine, slow)
     start, dynamics = _starts(problem), _reverse(problem, tau)
-    if bare:
-        dynamics = _bare(dynamics)
+    return run_on_paths(_bare(dynamics) if bare else dynamics, start, exact, grids, method, ["path"] * len(grids))
+
+
+def run_on_paths(
+    dynamics: Any, start: Tensor, exact: Tensor, grids: Sequence[Any], method: Any, noises: Sequence[Any]
+) -> StrongRun:
+    """Run a solver from the same starts on each grid with its noise, and compare with the ends of the exact paths."""
     squares, calls = [], []
-    for times in grids:
-        found = solve(dynamics, start, times, method, seed=_SEED, noise="path", checks="end")
+    for times, noise in zip(grids, noises, strict=True):
+        found = solve(dynamics, start, times, method, seed=_SEED, noise=noise, checks="end")
         squares.append((found.x - exact).flatten(1).square().sum(1))
         calls.append(int(found.nfe[0]))
     return StrongRun(torch.stack(squares), calls)
@@ -97,10 +102,10 @@ def strong_estimate(
         raise
     if found.used < 3:
         return found
-    generator = np.random.default_rng(0)
+    generator, paths = np.random.default_rng(0), runs[0].squares.shape[1]
     values = []
     for _ in range(_RESAMPLES):
-        chosen = torch.from_numpy(generator.integers(0, PATHS, PATHS))
+        chosen = torch.from_numpy(generator.integers(0, paths, paths))
         rows = [run.squares[:, chosen].mean(1).sqrt().tolist()[: found.used] for run in runs]
         values.append(fit(counts[: found.used], rows, _FLOOR).value)
     low, high = (float(v) for v in np.quantile(values, (0.025, 0.975)))
