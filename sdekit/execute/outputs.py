@@ -32,15 +32,21 @@ class Outputs:
 
     def store(self, keep: Keep, recording: bool) -> None:
         """Keep E of the row at hand; out of place where gradients are recorded."""
-        r, slot = self.registers, keep.slot
+        r, (slot, first, second, ratio) = self.registers, keep
         if recording:
-            r[slot] = r[keep.first] + keep.ratio * r[keep.second] if keep.ratio else r[OUT].clone()
-        elif keep.ratio:
-            r[slot] = torch.add(r[keep.first], r[keep.second], alpha=keep.ratio, out=self._buffer(slot))
-        elif self._copies or r[OUT].is_inference() or (self._copies is None and self._decide(r[OUT], slot)):
-            r[slot] = self._buffer(slot).copy_(r[OUT])
+            r[slot] = r[first] + ratio * r[second] if ratio else r[OUT].clone()
+        elif ratio:
+            r[slot] = torch.add(r[first], r[second], alpha=ratio, out=self._buffer(slot))
         else:
-            r[slot], self._versions[slot] = r[OUT], r[OUT]._version
+            out = r[OUT]
+            try:
+                version = out._version
+            except RuntimeError:  # an inference tensor
+                version = None
+            if version is None or self._copies or (self._copies is None and self._decide(out, slot)):
+                r[slot] = self._buffer(slot).copy_(out)
+            else:
+                r[slot], self._versions[slot] = out, version
 
     def check(self, live: list[tuple[int, int]]) -> None:
         """Raise if the model has rewritten an output that is still in use."""

@@ -33,8 +33,9 @@ class Sum(NamedTuple):
 
     def in_place(self, registers: list[Any]) -> None:
         """Overwrite the register, which must hold a buffer of ours that no gradient is recorded for."""
-        into = registers[self.into]
-        for kind, a, b, c in self.passes or ():
+        at, _, passes = self
+        into = registers[at]
+        for kind, a, b, c in passes or ():
             if kind == _ADD:
                 into.add_(registers[a], alpha=c)
             elif kind == _SCALE:

@@ -65,12 +65,13 @@ def test_a_state_saved_by_the_graph_is_not_changed(monkeypatch):
     monkeypatch.setattr(run_module, "_storage_users", lambda storage: 0)
     monkeypatch.setattr(
         run_module._Machine,
-        "_sum",
-        lambda self, c: (
+        "_sums",
+        lambda self, sums: [
             self.registers.__setitem__(c.into, c.out_of_place(self.registers))
             if any(self.registers[a].requires_grad for _, a in c.terms)
             else registers.Sum.in_place(c, self.registers)
-        ),
+            for c in sums
+        ],
     )
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         parameter_gradient_of_a_late_use()

@@ -160,8 +160,7 @@ def _ratio_forgotten(self, keep, recording):
 
 def _base_before_point(self, call):
     self._draw(call.row, call.noises)
-    for combination in reversed(call.sums):
-        self._sum(combination)
+    self._sums(call.sums[::-1])
 
 
 def _noise_drawn_twice(self, row, noises):
