@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sdekit import errors, grids, solvers, targets
 from sdekit.affine import AffineSDE
 from sdekit.errors import OutOfDomain, SdekitError
+from sdekit.extrapolation import MeanEstimate, extrapolate_mean
 from sdekit.geometric import GeometricBrownianMotion
 from sdekit.model import Model
 from sdekit.plan import Plan
@@ -19,7 +20,7 @@ from sdekit.solve import solve
 from sdekit.version import __version__
 
 if TYPE_CHECKING:
-    from sdekit import testing
+    from sdekit import interop, testing
 
 __all__ = [
     "EDM",
@@ -31,6 +32,7 @@ __all__ = [
     "DiscreteVP",
     "GeometricBrownianMotion",
     "Heat",
+    "MeanEstimate",
     "Model",
     "OrnsteinUhlenbeck",
     "OutOfDomain",
@@ -42,7 +44,9 @@ __all__ = [
     "VPCosine",
     "__version__",
     "errors",
+    "extrapolate_mean",
     "grids",
+    "interop",
     "make_ode",
     "make_sde",
     "sample",
@@ -54,7 +58,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`sdekit.testing` is imported when it is first used."""
-    if name == "testing":
-        return importlib.import_module("sdekit.testing")
+    """`sdekit.testing` and `sdekit.interop` are imported when they are first used."""
+    if name in ("interop", "testing"):
+        return importlib.import_module(f"sdekit.{name}")
     raise AttributeError(f"module 'sdekit' has no attribute {name!r}")

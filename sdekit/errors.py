@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
+    "BackendError",
     "ConformanceError",
     "InterfaceError",
     "ModelOutputError",
@@ -126,6 +127,21 @@ class UnfinishedError(SdekitError, ArithmeticError):
         super().__init__(
             f"solve ({cause})", got=f"{reason}: {where}", expected="steps that reach the last time", fix=fix
         )
+
+
+class BackendError(SdekitError, RuntimeError):
+    """A solver of another package that failed; what it raised is the cause.
+
+    Attributes:
+        backend: its name here, such as "scipy:Radau".
+        t: the time of its last call.
+        sample: index in the batch, where samples are solved one by one.
+    """
+
+    def __init__(self, backend: str, *, got: Any, expected: str, fix: str, t: float | None = None) -> None:
+        self.backend, self.t = backend, t
+        self.sample: int | None = None
+        super().__init__(backend, got=got if t is None else f"{got}, near t = {t:.8g}", expected=expected, fix=fix)
 
 
 class OutOfDomain(SdekitError, ValueError):  # noqa: N818  (a signal, not a failure)

@@ -84,6 +84,13 @@ def prepare(
         )
     tolerance = _tolerance(method, rtol, atol)
     if max_nfe is not None:
+    if tolerance is None and getattr(method, "own_steps", False):
+        raise OptionError(
+            "rtol, atol",
+            got=f"none with {_name(method)!r}, which chooses its steps",
+            expected="one of them",
+            fix="Pass rtol=1e-6, for example.",
+        )
         check_count("max_nfe", max_nfe)
     affine = _as_affine(dynamics)
     if tolerance is not None:
@@ -375,4 +382,7 @@ def with_saved(problem: Problem, save: Any) -> Problem:
             expected = f"times between {first!r} and {last!r}"
             raise OptionError("save", got=f"t = {t!r}", expected=expected, fix="Leave it out, or extend times.")
     merged = sorted({*problem.times, *wanted}, reverse=last < first)
+    if method.own_steps:
+        flow = process.probability_flow(model)
+        return Problem(flow, check_times(times, domain=process.domain), method, tolerance=tolerance)
     return replace(problem, times=check_times(merged, argument="times and save"))

@@ -24,6 +24,7 @@ class Status(IntEnum):
     STEP_UNDERFLOW = 7
     REJECTIONS = 8
     OUT_OF_DOMAIN = 9
+    BACKEND = 10
 
     @property
     def message(self) -> str:
@@ -43,6 +44,7 @@ _MESSAGES = {
     Status.STEP_UNDERFLOW: "the step became shorter than the rounding of t: the equation jumps or is singular there",
     Status.REJECTIONS: "the error did not fall with the step: the drift is noisy, or not a function of t and x",
     Status.OUT_OF_DOMAIN: "the model refused the state, however short the step",
+    Status.BACKEND: "the solver of another package failed; solve with on_failure='raise' to see what it says",
 }
 
 

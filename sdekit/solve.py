@@ -267,11 +267,27 @@ def _adapt(
     conditioning: dict[str, Any],
 ) -> AdaptiveRun:
     method: Any = problem.solver
+    rtol, atol = problem.tolerance or (0.0, 0.0)
+    if method.own_steps:
+        from sdekit.interop.rows import solve_rows
+
+        return solve_rows(
+            problem.dynamics,
+            method,
+            x,
+            problem.times,
+            monitor,
+            rtol=rtol,
+            atol=atol,
+            limit=problem.limit,
+            save=saved,
+            callback=callback,
+            advance=advance,
+        )
     if problem.model is not None:
         field = FlowField(problem.model, x, problem.times, method.adaptive_clock, conditioning)
     else:
         field = ODEField(problem.dynamics, x, problem.times)
-    rtol, atol = problem.tolerance or (0.0, 0.0)
     return adapt(
         field,
         method,

@@ -82,6 +82,8 @@ class Solver:
     default_stochasticity: float = 0.0
     adaptive: ClassVar[bool] = False
     """Whether it takes tolerances: see `sdekit.solvers.adaptive.EmbeddedRungeKutta`."""
+    own_steps: ClassVar[bool] = False
+    """Whether its steps are another package's, which chooses them by tolerances: see `sdekit.interop.rows`."""
 
     @property
     def label(self) -> str:
@@ -287,21 +289,36 @@ def get(name: str, **options: Any) -> Any:
     cls = _REGISTRY.get(name)
     check_options(_REGISTRY.resolve(name), cls.__init__, options)
     return cls(**options)
+    if isinstance(name, str) and ":" in name:
+        from sdekit.interop.names import get_backend
+
+        return get_backend(name, **options)
 
 
-def available() -> list[SolverInfo]:
-    """All registered solvers with their default options, by name."""
-    return [info(name) for name in sorted(_REGISTRY)]
+def available(*, backends: bool = False) -> list[SolverInfo]:
+    """All registered solvers with their default options, by name.
+
+    Args:
+        backends: list those of other packages too: "torchdiffeq:...", "torchsde:...", "scipy:...". They are left out
+            else, as what is promised of registered solvers (speed, memory, batches) is not theirs.
+    """
+    names = sorted(_REGISTRY)
+    if backends:
+        from sdekit.interop.names import backends as others
+
+        names += others()
+    return [info(name) for name in names]
 
 
 def info(name: str, **options: Any) -> SolverInfo:
     """What is known of a solver with these options. Raises UnknownNameError."""
-    key = _REGISTRY.resolve(name)
+    foreign = isinstance(name, str) and ":" in name
+    key = name if foreign else _REGISTRY.resolve(name)
     solver = get(key, **options)
     calls, stochastic = _measure(solver)
     return SolverInfo(
-        name=key,
-        aliases=_REGISTRY.aliases(key),
+        name=solver.name if foreign else key,
+        aliases=() if foreign else _REGISTRY.aliases(key),
         family=solver.family,
         order=solver.declared,
         nfe_per_step=calls,
