@@ -83,7 +83,6 @@ def prepare(
             fix="See sdekit.solvers.available() for names; make objects with sdekit.solvers.get(name, ...).",
         )
     tolerance = _tolerance(method, rtol, atol)
-    if max_nfe is not None:
     if tolerance is None and getattr(method, "own_steps", False):
         raise OptionError(
             "rtol, atol",
@@ -91,6 +90,7 @@ def prepare(
             expected="one of them",
             fix="Pass rtol=1e-6, for example.",
         )
+    if max_nfe is not None:
         check_count("max_nfe", max_nfe)
     affine = _as_affine(dynamics)
     if tolerance is not None:
@@ -356,6 +356,9 @@ def _adaptive_problem(
     if affine is None:
         return Problem(dynamics, check_times(times), method, tolerance=tolerance)
     process, model, _ = affine
+    if method.own_steps:
+        flow = process.probability_flow(model)
+        return Problem(flow, check_times(times, domain=process.domain), method, tolerance=tolerance)
     return Problem(dynamics, check_times(times, domain=process.domain), method, model, tolerance=tolerance)
 
 
@@ -382,7 +385,4 @@ def with_saved(problem: Problem, save: Any) -> Problem:
             expected = f"times between {first!r} and {last!r}"
             raise OptionError("save", got=f"t = {t!r}", expected=expected, fix="Leave it out, or extend times.")
     merged = sorted({*problem.times, *wanted}, reverse=last < first)
-    if method.own_steps:
-        flow = process.probability_flow(model)
-        return Problem(flow, check_times(times, domain=process.domain), method, tolerance=tolerance)
     return replace(problem, times=check_times(merged, argument="times and save"))

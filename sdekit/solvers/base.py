@@ -286,13 +286,13 @@ def get(name: str, **options: Any) -> Any:
     Raises:
         UnknownNameError: for an unknown name or option, with near ones suggested.
     """
-    cls = _REGISTRY.get(name)
-    check_options(_REGISTRY.resolve(name), cls.__init__, options)
-    return cls(**options)
     if isinstance(name, str) and ":" in name:
         from sdekit.interop.names import get_backend
 
         return get_backend(name, **options)
+    cls = _REGISTRY.get(name)
+    check_options(_REGISTRY.resolve(name), cls.__init__, options)
+    return cls(**options)
 
 
 def available(*, backends: bool = False) -> list[SolverInfo]:
