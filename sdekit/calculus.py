@@ -49,15 +49,21 @@ class LocalNoise:
         sde: its noise_type, sde_type and diffusion are used.
         t: broadcasts against x.
         x: (B, *shape).
+        slopes: whether derivatives are sure to be asked for: then one call of g does for it and for them.
 
     Raises:
         ModelOutputError: for a diffusion of the wrong shape.
+        InterfaceError: with slopes, for a g that torch cannot differentiate.
     """
 
-    def __init__(self, sde: SDE, t: Tensor, x: Tensor) -> None:
+    def __init__(self, sde: SDE, t: Tensor, x: Tensor, *, slopes: bool = False) -> None:
         self.sde, self.t, self.x = sde, t, x
         self.size = math.prod(x.shape[1:])
-        self.g = self._diffusion(x)
+        if slopes:
+            with self._differentiating():
+                self.g, self._pull, *_ = torch.func.vjp(self._diffusion, x)
+        else:
+            self.g = self._diffusion(x)
 
     def squared(self, s: Tensor) -> Tensor:
         """g g^T s for s like x."""
@@ -115,6 +121,14 @@ class LocalNoise:
         along, against = dg @ (g.mT @ column), g @ (dg.mT @ column)
         return along.reshape(self.x.shape), against.reshape(self.x.shape)
 
+    def along(self, v: Tensor) -> Tensor:
+        """G[v], the derivative of g along v: of g's shape, for v like x. Raises InterfaceError as `divergence`."""
+        return self._along(v)
+
+    def unmixed(self) -> bool:
+        """Whether each g_i of diagonal noise depends on x_i alone, as far as its derivatives at x show."""
+        return self._unmixed(self._along(torch.ones_like(self.x)))
+
     def verify(self) -> None:
         """Refuse a g that changes with x while all its derivatives, as automatic differentiation sees them, are zero.
 
@@ -152,9 +166,13 @@ class LocalNoise:
 
         Ten times as fast as torch.func.jvp, whose constants cost a millisecond each, and g is called once for all v.
         """
-        pull = torch.func.vjp(self._diffusion, self.x)[1]
-        push = torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(self.g))[1]
+        push = torch.func.vjp(lambda u: self._pull(u)[0], torch.zeros_like(self.g))[1]
         return lambda v: push(v.to(self.x.dtype))[0]
+
+    @cached_property
+    def _pull(self) -> Callable[..., Any]:
+        """u -> the gradient of u^T g."""
+        return torch.func.vjp(self._diffusion, self.x)[1]
 
     def _half_gradient(self) -> Tensor:
         """g grad g of scalar noise: half the gradient of g^2."""
@@ -173,13 +191,7 @@ class LocalNoise:
         an irregular v, which a g that mixes coordinates passes on a null set of x only; such a g takes n derivatives.
         """
         slope = self._along(torch.ones_like(self.x))
-        if self.size == 1:
-            return slope
-        v = _irregular(self.x)
-        along, scaled = self._along(v), v * slope
-        off = (along - scaled).abs()
-        alone = (off <= _ROUNDING * torch.finfo(slope.dtype).eps * (along.abs() + scaled.abs())) | off.isnan()
-        if bool(alone.all()):  # reads the device
+        if self._unmixed(slope):
             return slope
         if most is not None:
             self._check_size(f"a diagonal g whose entries depend on several of {self.size} coordinates")
@@ -187,6 +199,15 @@ class LocalNoise:
         for e in self._basis():
             total = total + self._along(e) * e
         return total
+
+    def _unmixed(self, slope: Tensor) -> bool:
+        if self.size == 1:
+            return True
+        v = _irregular(self.x)
+        along, scaled = self._along(v), v * slope
+        off, eps = (along - scaled).abs(), torch.finfo(self.x.dtype).eps
+        alone = (off <= _ROUNDING * eps * (along.abs() + scaled.abs())) | off.isnan()
+        return bool(alone.all())  # reads the device
 
     def _sum_of_terms(self) -> tuple[Tensor, Tensor]:
         """c and G div G of general noise."""

@@ -50,6 +50,10 @@ class GeometricBrownianMotion(SDE):
         """sigma x."""
         return self.sigma * x
 
+    def diffusion_derivative(self, t: Tensor, x: Tensor) -> Tensor:
+        """sigma, like x."""
+        return torch.full_like(x, self.sigma)
+
     def transition(self, t_from: float | Tensor, t_to: float | Tensor) -> tuple[Tensor, Tensor]:
         """Shift and std of log |x(t_to)| given x(t_from), for t_to >= t_from: N(log |x| + shift, std^2), float64.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from sdekit.calculus import check_diffusion
+from sdekit.calculus import LocalNoise, check_diffusion
 from sdekit.errors import InterfaceError, ModelOutputError, NonFiniteError, OptionError, SdekitError, ShapeError
 from sdekit.execute.outputs import same_memory
 from sdekit.model import check_output
@@ -86,7 +85,7 @@ class Dynamics:
         self.dtype = x.dtype
         self.calls = 0
         self.step = 0
-        self._buffers = {name: _Buffers(name) for name in ("drift", "diffusion")}
+        self._buffers = {name: _Buffers(name) for name in ("drift", "diffusion", "diffusion_derivative")}
 
     def begin(self, step: int) -> None:
         """Enter a step."""
@@ -113,18 +112,43 @@ class Dynamics:
         """g(t, x) in the shape of its noise type, checked."""
         point = x if x.dtype == self.dtype else x.to(self.dtype)
         out = check_diffusion(self._call("diffusion", t, point), point, self.noise_type)
-        rows = out.expand(len(x), *out.shape[1:]) if out.ndim else out.expand(len(x))
-        self.monitor.output(rows, point, self.step, t, self.calls)
+        self._look(out, point, t)
         return self._buffers["diffusion"].own(out)
 
     def diffuse(self, t: float, x: Tensor, w: Tensor) -> Tensor:
         """g(t, x) w for an increment w: like x, or (B, m) for general noise."""
-        g = self.diffusion(t, x)
+        return self.product(self.diffusion(t, x), w)
+
+    def product(self, g: Tensor, w: Tensor) -> Tensor:
+        """g w for a diffusion g that was found before."""
         return torch.einsum("b...m,bm->b...", g, w) if self.noise_type == "general" else g * w
+
+    def local_noise(self, t: float, x: Tensor) -> LocalNoise:
+        """g(t, x) as its `g`, checked, and its derivatives: one call of g.
+
+        Raises:
+            InterfaceError: for a g that torch cannot differentiate.
+        """
+        point = x if x.dtype == self.dtype else x.to(self.dtype)
+        noise = LocalNoise(self.dynamics, time_like(t, point), point, slopes=True)  # type: ignore[arg-type]
+        self._look(noise.g, point, t)
+        return noise
+
+    def diffusion_derivative(self, t: float, x: Tensor) -> Tensor:
+        """What the SDE's own `diffusion_derivative` gives, checked: of the shape of g."""
+        point = x if x.dtype == self.dtype else x.to(self.dtype)
+        out = check_diffusion(self._call("diffusion_derivative", t, point), point, self.noise_type)
+        self._look(out, point, t)
+        return self._buffers["diffusion_derivative"].own(out)
 
     def increment_shape(self, t: float, x: Tensor) -> tuple[int, ...]:
         """The shape of a Brownian increment; for general noise read off the diffusion, by one call of it."""
         return (len(x), self.diffusion(t, x).shape[-1]) if self.noise_type == "general" else tuple(x.shape)
+
+    def _look(self, g: Tensor, point: Tensor, t: float) -> None:
+        """For NaN and infinity, in each row."""
+        rows = g.expand(len(point), *g.shape[1:]) if g.ndim else g.expand(len(point))
+        self.monitor.output(rows, point, self.step, t, self.calls)
 
     def _call(self, name: str, t: float, x: Tensor) -> Tensor:
         function: Callable[[Tensor, Tensor], Tensor] = getattr(self.dynamics, name)
@@ -154,43 +178,111 @@ def integrate(
     save: Collection[int] = (),
     callback: Callable[[StepInfo], Any] | None = None,
     advance: Callable[[int], Any] | None = None,
+    parts: int | None = None,
 ) -> Run:
     """Step through a grid, either direction of time.
 
     Args:
         limit: how many drift calls may be made; OptionError beyond.
+        parts: for gradients, in how many parts to keep only the states between; None keeps all that a gradient needs.
+            `noise` must then give the same numbers when a step is asked for again.
         noise, save, callback, advance: as for `sdekit.execute.execute`, and so are the errors.
     """
-    inner = Dynamics(dynamics, x, monitor, limit)
-    y = x.to(compute_dtype(x.dtype), copy=True)
-    run = Run(y, {0: x.clone()} if 0 in save else {})
-    shape: tuple[int, ...] | None = None
-    state: Any = None
-    for i, (t0, t1) in enumerate(itertools.pairwise(times)):
+    walk = _Walk(Dynamics(dynamics, x, monitor, limit), stepper, x, times, noise, save)
+    walk.callback, walk.advance = callback, advance
+    y, state = walk.run.x, None
+    count = len(times) - 1
+    length = count if parts is None else -(-count // parts)
+    for first in range(0, count, length):
+        part = range(first, min(first + length, count))
+        if parts is None:
+            y, state = walk.through(part, y, state)
+        else:
+            y, state = _checkpointed(walk, part, y, state)
+        if walk.run.stopped:
+            break
+    _check_end(walk.run, x, times, monitor)
+    return walk.run
+
+
+class _Walk:
+    """One solve on its way through the grid."""
+
+    callback: Callable[[StepInfo], Any] | None = None
+    advance: Callable[[int], Any] | None = None
+
+    def __init__(
+        self,
+        inner: Dynamics,
+        stepper: _Stepper,
+        x: Tensor,
+        times: Sequence[float],
+        noise: NoiseSource | None,
+        save: Collection[int],
+    ) -> None:
+        self.inner, self.stepper, self.times, self.save = inner, stepper, times, save
+        self.noise = None if inner.noise_type is None else noise
+        self.dtype = x.dtype
+        self.run = Run(x.to(compute_dtype(x.dtype), copy=True), {0: x.clone()} if 0 in save else {})
+        self.shape: tuple[int, ...] | None = None
+
+    def through(self, part: range, y: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The steps of a part of the grid, from y and what the step before left."""
+        run, inner, times = self.run, self.inner, self.times
+        for i in part:
+            t0, t1 = times[i], times[i + 1]
+            try:
+                y, state = self.step(inner, i, y, state)
+                calls = inner.calls - run.nfe
+                run.x, run.steps, run.nfe = y, i + 1, inner.calls
+                if run.steps in self.save:
+                    run.saved[run.steps] = y.to(self.dtype, copy=True)
+                    inner.monitor.state(run.saved[run.steps], i, t1)
+                if self.advance is not None:
+                    self.advance(calls)
+                if self.callback is not None:
+                    info = StepInfo(i, t0, t1, y.to(self.dtype, copy=True), None, run.nfe)
+                    if self.callback(info) is True:
+                        run.stopped = True
+                        break
+            except BaseException as error:
+                if isinstance(error, SdekitError):
+                    error.partial = Partial(run.x.to(self.dtype), times[run.steps], inner.calls)
+                error.add_note(f"raised in step {i}, from t = {t0:.8g}, of a sdekit solve")
+                raise
+        return y, state
+
+    def step(self, inner: Dynamics, i: int, y: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One step, with the noise that belongs to it."""
         inner.begin(i)
-        try:
-            increments = None
-            if noise is not None and inner.noise_type is not None:
-                shape = inner.increment_shape(t0, y) if shape is None else shape
-                increments = _draw(noise, stepper, y, shape, i, t0, t1, monitor)
-            y, _, state = _checked(stepper.step(inner, t0, t1, y, increments, state), y)
-            calls = inner.calls - run.nfe
-            run.x, run.steps, run.nfe = y, i + 1, inner.calls
-            if run.steps in save:
-                run.saved[run.steps] = y.to(x.dtype, copy=True)
-                monitor.state(run.saved[run.steps], i, t1)
-            if advance is not None:
-                advance(calls)
-            if callback is not None and callback(StepInfo(i, t0, t1, y.to(x.dtype, copy=True), None, run.nfe)) is True:
-                run.stopped = True
-                break
-        except BaseException as error:
-            if isinstance(error, SdekitError):
-                error.partial = Partial(run.x.to(x.dtype), times[run.steps], inner.calls)
-            error.add_note(f"raised in step {i}, from t = {t0:.8g}, of a sdekit solve")
-            raise
-    _check_end(run, x, times, monitor)
-    return run
+        t0, t1 = self.times[i], self.times[i + 1]
+        increments = None
+        if self.noise is not None:
+            self.shape = inner.increment_shape(t0, y) if self.shape is None else self.shape
+            increments = _draw(self.noise, self.stepper, y, self.shape, i, t0, t1, inner.monitor)
+        y, _, state = _checked(self.stepper.step(inner, t0, t1, y, increments, state), y)
+        return y, state
+
+
+def _checkpointed(walk: _Walk, part: range, y: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """The steps of a part, which are made again when gradients are asked for: until then only y and state are kept."""
+    from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+
+    made = False
+
+    def steps(y: Tensor, state: Any) -> tuple[Tensor, Any]:
+        nonlocal made
+        if not made:
+            made = True
+            return walk.through(part, y, state)
+        # Again: the same operations, with nothing counted, saved or told.
+        silent = Dynamics(walk.inner.dynamics, y.to(walk.dtype), Monitor(y, "off", False), walk.inner.limit)
+        for i in part:
+            y, state = walk.step(silent, i, y, state)
+        return y, state
+
+    with set_checkpoint_early_stop(False):  # ends by an exception, which other packages might catch
+        return checkpoint(steps, y, state, use_reentrant=False)
 
 
 def _check_end(run: Run, x: Tensor, times: Sequence[float], monitor: Monitor) -> None:

@@ -202,7 +202,7 @@ def _bare(dynamics: Any, times: Any, steps: int | None, method: Solver | Plan) -
             "solver",
             got=f"{_name(method)!r} for {type(dynamics).__name__}",
             expected="a solver that needs only drift and diffusion: "
-            + _fitting(noise_classes(dynamics) if isinstance(dynamics, SDE) else None),
+            + _fitting(_surely(dynamics) if isinstance(dynamics, SDE) else None),
             fix=f"Pass a sdekit.Model or process.reverse(model): {_name(method)!r} needs an affine process.",
         )
     return _stepper_problem(dynamics, grid, method)
@@ -249,9 +249,14 @@ def _check_classes(sde: SDE, method: Any, classes: tuple[str, ...], x: Tensor | 
     raise SolverMismatchError(
         "solver",
         got=f"{_name(method)!r} for {type(sde).__name__} ({sde.sde_type} SDE with {kind} noise)",
-        expected="one of: " + _fitting(classes),
+        expected="one of: " + _fitting(_surely(sde) if x is None else classes),
         fix=fix,
     )
+
+
+def _surely(sde: SDE) -> tuple[str, ...]:
+    """The noise classes that the SDE has in several coordinates, with several Brownian motions."""
+    return noise_classes(sde, torch.zeros(1, 2), 2)
 
 
 def _takes(method: Any, classes: tuple[str, ...]) -> bool:
@@ -349,9 +354,7 @@ def _adaptive_problem(
             "rtol, atol",
             got=f"tolerances for {type(dynamics).__name__}, an SDE",
             expected="an ODE, a Model or a probability flow: steps that adapt to a path's noise are not offered",
-            fix="Pass sde.probability_flow(score), or fixed steps to one of: "
-            + _fitting(noise_classes(dynamics))
-            + ".",
+            fix="Pass sde.probability_flow(score), or fixed steps to one of: " + _fitting(_surely(dynamics)) + ".",
         )
     if affine is None:
         return Problem(dynamics, check_times(times), method, tolerance=tolerance)

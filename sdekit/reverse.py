@@ -174,6 +174,9 @@ class Converted(SDE):
         self.noise_type, self.additive, self.commutative = source.noise_type, source.additive, source.commutative
         self.backward = source.backward if downward is None else downward
         self.sde_type = "stratonovich" if source.sde_type == "ito" else "ito"
+        derivative: Any = getattr(source, "diffusion_derivative", None)
+        if derivative is not None:
+            self.diffusion_derivative = derivative
         self._verified = False
 
     def __repr__(self) -> str:
@@ -181,7 +184,9 @@ class Converted(SDE):
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
         time = time_like(t, x)
-        drift = check_output(self.source.drift(time, x), x, "drift")
+        # Where nothing counts changes in place, the correction must not be taken where a drift has moved x to.
+        point = x.clone() if x.is_inference() else x
+        drift = check_output(self.source.drift(time, point), x, "drift")
         if self.additive:
             return drift
         noise = LocalNoise(self.source, time, x)

@@ -93,6 +93,8 @@ class SDE(ABC):
         commutative: True if the columns of the diffusion commute, see `sdekit.noise_class`; read for general noise and
             for scalar noise of several coordinates. The others always do.
         sde_type: "ito" or "stratonovich".
+        diffusion_derivative: an optional method of (t, x), for diagonal noise: dg_i / dx_i, of g's shape. It is what
+            `milstein` with derivative="given" takes instead of differentiating g.
         backward: True for an SDE that is solved downwards in time, as the result of `reverse` is.
     """
 
@@ -106,7 +108,7 @@ class SDE(ABC):
         super().__init_subclass__(**kwargs)
         _check_choice(f"{cls.__name__}.noise_type", cls.noise_type, _NOISE_TYPES)
         _check_choice(f"{cls.__name__}.sde_type", cls.sde_type, _CALCULI)
-        _check_methods(cls, "drift", "diffusion")
+        _check_methods(cls, "drift", "diffusion", "diffusion_derivative")
 
     @abstractmethod
     def drift(self, t: Tensor, x: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from sdekit.testing import ObservedOrder, OrderProblem, observed_order, order_pr
 __all__ = ["CASES", "DETERMINISTIC", "FALLING", "LIMITED", "STRONG", "WEAK", "OrderCase"]
 
 
+_STEPPERS = (*("milstein", "milstein_stratonovich", "euler_heun", "stochastic_heun", "stochastic_midpoint"),)
+"""Methods for SDEs that make no plans."""
 _AREA = ("sra1", "shark", "exp_sra")  # those that use the area of the path
 
 
@@ -82,6 +84,7 @@ def _case(name: str, kind: str = "deterministic", tau: Any = None, **options: An
 
 def _deterministic() -> list[OrderCase]:
     cases = [_case(n, clock=c) for n in ("euler", "midpoint", "heun", "rk4") for c in ("rho", "t")]
+    cases += [_case(n) for n in _STEPPERS]
     cases += [_case("bosh3", clock=c) for c in ("rho", "t")]
     for name, steps in {"rk45": (40, 80, 160), "tsit5": (40, 80, 160), "dop853": (8, 12, 16, 24)}.items():
         cases += [OrderCase(name, steps=steps, on="sharp")]
@@ -153,6 +156,7 @@ def _strong() -> list[OrderCase]:
     cases += [_case("exp_adams", "strong", 0.5, prediction="noise", order=3)]
     cases += [_case(n, "strong", tau) for n in ("euler_maruyama", "sra1", "shark") for tau in (1.0, FALLING)]
     cases += [_case("exp_sra", "strong", tau) for tau in (0.2, 0.5, 1.0)]
+    cases += [_case(n, "strong", 1.0) for n in _STEPPERS]
     return cases
 
 

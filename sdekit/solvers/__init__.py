@@ -11,8 +11,10 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     edm,
     euler_maruyama,
     exp_sra,
+    milstein,
     runge_kutta,
     sra,
+    stratonovich,
     unipc,
 )
 from sdekit.solvers.adaptive import EmbeddedRungeKutta

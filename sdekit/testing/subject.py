@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sdekit import grids
 from sdekit.affine import AffineSDE
+from sdekit.calculus import LocalNoise
 from sdekit.errors import ConformanceError, SolverMismatchError
 from sdekit.model import Model
 from sdekit.plan import Plan
@@ -143,10 +144,11 @@ class BentSDE(SDE):
 
 
 class Field:
-    """Dynamics as steppers see them, see `sdekit.solvers.Stepper.step`; for scalar noise."""
+    """Dynamics as steppers see them, see `sdekit.solvers.Stepper.step`, without checks and counts."""
 
     def __init__(self, dynamics: SDE | ODE) -> None:
         self.dynamics = dynamics
+        self.noise_type = dynamics.noise_type if isinstance(dynamics, SDE) else None
 
     def drift(self, t: float, x: Tensor) -> Tensor:
         return self.dynamics.drift(torch.as_tensor(t, dtype=x.dtype), x)
@@ -155,7 +157,16 @@ class Field:
         return self.dynamics.diffusion(torch.as_tensor(t, dtype=x.dtype), x)  # type: ignore[union-attr]
 
     def diffuse(self, t: float, x: Tensor, w: Tensor) -> Tensor:
-        return self.diffusion(t, x) * w
+        return self.product(self.diffusion(t, x), w)
+
+    def product(self, g: Tensor, w: Tensor) -> Tensor:
+        return torch.einsum("b...m,bm->b...", g, w) if self.noise_type == "general" else g * w
+
+    def local_noise(self, t: float, x: Tensor) -> LocalNoise:
+        return LocalNoise(self.dynamics, torch.as_tensor(t, dtype=x.dtype), x, slopes=True)  # type: ignore[arg-type]
+
+    def diffusion_derivative(self, t: float, x: Tensor) -> Tensor:
+        return self.dynamics.diffusion_derivative(torch.as_tensor(t, dtype=x.dtype), x)  # type: ignore[union-attr]
 
 
 @contextmanager

@@ -70,6 +70,7 @@ def test_so_do_those_of_noise(drawn):
     def fail(out, step, stream):
         if step == 2:
             raise error
+        out.fill_(0.1)
 
     with pytest.raises(MineError) as caught:
         drawn.solve(noise=fail, seed=None)

@@ -20,6 +20,7 @@ from sdekit.solvers.base import _REGISTRY
 from sdekit.solvers.tableau import Tableau
 
 NAMES = [i.name for i in solvers.available()]
+PLANNED = [n for n in NAMES if isinstance(solvers.get(n), PlanSolver)]
 
 
 def test_the_issue_s_solvers_are_there() -> None:
@@ -45,7 +46,7 @@ def test_solvers_are_frozen_values(name: str) -> None:
         assert type(solvers.get(alias)) is type(a)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PLANNED)
 def test_every_option_changes_a_plan(name: str) -> None:
     other = {
         "clock": "t",

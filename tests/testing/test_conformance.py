@@ -110,9 +110,9 @@ def test_every_registered_solver_passes_with_its_orders(name: str):
         "dop853": high | {"steps": (8, 12, 16, 24)}
     }
     report = check_solver(name, **options.get(name, {}))
-    kinds = {
-        kind for kind in ("deterministic", "weak", "strong") if getattr(as_solver(name).declared, kind) is not None
-    }
+    solver = as_solver(name)
+    measured = ("deterministic", "weak", "strong") if isinstance(solver, PlanSolver) else ("deterministic", "strong")
+    kinds = {kind for kind in measured if getattr(solver.declared, kind) is not None}
     assert {order.kind for order in report.orders} == kinds
 
 
@@ -120,7 +120,7 @@ def test_every_registered_solver_passes_with_its_orders(name: str):
 def test_every_registered_solver_keeps_the_promises(name: str):
     """All but the orders, which test_orders.py measures."""
     report = check_solver(name, orders=False)
-    assert len(report.checks) >= 14 and not report.orders
+    assert len(report.checks) >= (14 if isinstance(as_solver(name), PlanSolver) else 9) and not report.orders
 
 
 def test_a_solver_made_inside_a_function_cannot_be_sent_to_a_worker():
