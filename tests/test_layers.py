@@ -31,8 +31,19 @@ PLACES = {
     2: ("sdekit.grids", "sdekit.brownian", "sdekit.noise", "sdekit.targets"),
     3: ("sdekit.plan",),
     4: ("sdekit.solvers",),
-    5: ("sdekit.execute", "sdekit.integrate", "sdekit.control", "sdekit.monitor", "sdekit.solution"),
-    6: ("sdekit.problem", "sdekit.progress", "sdekit.solve", "sdekit.sample", "sdekit.likelihood", "sdekit.training"),
+    5: (
+        "sdekit.execute",
+        "sdekit.integrate",
+        "sdekit.adjoint",
+        "sdekit.leaves",
+        "sdekit.control",
+        "sdekit.monitor",
+        "sdekit.solution",
+    ),
+    6: (
+        *("sdekit.problem", "sdekit.progress", "sdekit.solve", "sdekit.sample", "sdekit.extrapolation"),
+        *("sdekit.gradients", "sdekit.likelihood", "sdekit.training"),
+    ),
     7: ("sdekit.testing", "sdekit.bench", "sdekit.cli", "sdekit.__main__"),
 }
 TOP = 7  # also the layer of the package sdekit itself, which holds the public names

@@ -16,6 +16,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     sra,
     stratonovich,
     unipc,
+    weak,
 )
 from sdekit.solvers.adaptive import EmbeddedRungeKutta
 from sdekit.solvers.base import (
