@@ -290,9 +290,8 @@ def test_quadrature_is_exact_to_rounding() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("direction", ["", ", down"], ids=["up", "down"])
-@pytest.mark.parametrize("noise", ["additive", "commutative", "general"])
 @pytest.mark.parametrize("name", NAMES)
-def test_strong_orders(name: str, noise: str, direction: str) -> None:
-    """On one path, against solutions that are exact up to areas; the declaration is the limit."""
-    found = sdekit.testing.observed_order(name, "strong", sde_problems()[noise + direction])
-    assert found.reaches(tolerance=0.15) and found.value <= found.declared + 0.25, str(found)
+def test_strong_order_one_where_columns_commute(name: str, direction: str) -> None:
+    """On one path; the registry's conformance test measures every class."""
+    found = sdekit.testing.observed_order(name, "strong", sde_problems()["commutative" + direction])
+    assert found.reaches(tolerance=0.15) and found.value <= 1.25, str(found)
