@@ -5,6 +5,7 @@ from __future__ import annotations
 from sdekit.testing import strategies
 from sdekit.testing.conformance import Conformance, check_solver
 from sdekit.testing.ingredients import Diffeomorphism, Sinh, SinhShear, StateNoise, state_noises
+from sdekit.testing.local_order import LocalOrders, local_orders
 from sdekit.testing.nonlinear import (
     Carried,
     CoxIngersollRoss,
@@ -14,6 +15,7 @@ from sdekit.testing.nonlinear import (
     exact_problems,
 )
 from sdekit.testing.orders import ObservedOrder, observed_order
+from sdekit.testing.polynomial import Polynomial, PolynomialProblem, polynomial_problems
 from sdekit.testing.problems import FAMILIES, OrderProblem, gaussian_problem, order_problems
 from sdekit.testing.residuals import continuity_residual, fokker_planck_residual
 from sdekit.testing.sde_path import SampledPath
@@ -27,9 +29,12 @@ __all__ = [
     "Diffeomorphism",
     "ExactProblem",
     "Image",
+    "LocalOrders",
     "LogNormalMixture",
     "ObservedOrder",
     "OrderProblem",
+    "Polynomial",
+    "PolynomialProblem",
     "SDEProblem",
     "SampledPath",
     "Sinh",
@@ -40,8 +45,10 @@ __all__ = [
     "exact_problems",
     "fokker_planck_residual",
     "gaussian_problem",
+    "local_orders",
     "observed_order",
     "order_problems",
+    "polynomial_problems",
     "sde_problems",
     "state_noises",
     "strategies",

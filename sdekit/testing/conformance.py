@@ -13,6 +13,7 @@ from sdekit.solvers.base import Order, PlanSolver, Solver, Stepper
 from sdekit.testing.adaptive_checks import ADAPTIVE_CHECKS
 from sdekit.testing.orders import ObservedOrder, as_solver, observed_order
 from sdekit.testing.plan_checks import PLAN_CHECKS
+from sdekit.testing.polynomial import polynomial_problems
 from sdekit.testing.problems import FAMILIES, OrderProblem, gaussian_problem, order_problems
 from sdekit.testing.sde_problems import sde_problems
 from sdekit.testing.stepper_checks import STEPPER_CHECKS
@@ -61,7 +62,8 @@ def check_solver(
     errors that follow the tolerance, landing, and rows that do not know of each other. Both must be frozen values that
     can be pickled. Declared orders are measured, and must be reached to within 0.15: on each route that the solver has,
     weak ones on that of plans. Strong orders are those for the additive noise of a reverse SDE. A stepper is measured
-    on every noise class for which it declares orders, in both directions of time, see `sde_problems`.
+    on every noise class for which it declares orders, in both directions of time: strong ones along paths, see
+    `sde_problems`, weak ones by one step, see `polynomial_problems`.
 
     Args:
         solver: a name, a solver object, or a class, which is made with its default options.
@@ -203,12 +205,15 @@ def _strong(trial: Trial, problem: OrderProblem, family: str, steps: Sequence[in
 
 def _by_noise(trial: Trial) -> list[ObservedOrder]:
     """The declared orders of a stepper on the noise classes, in both directions of time."""
-    solver, problems = trial.solver, sde_problems()
+    solver = trial.solver
     if not isinstance(solver, Stepper):
         return []
-    strong = [name for name, orders in solver.declared.noise.items() if orders.strong is not None]
-    both = [problems[way] for name in strong for way in (name, f"{name}, down")]
-    return [_reached(trial, observed_order(solver, "strong", problem)) for problem in both]
+    found = []
+    for kind, problems in (("strong", sde_problems()), ("weak", polynomial_problems())):
+        names = [name for name, orders in solver.declared.noise.items() if getattr(orders, kind) is not None]
+        both = [problems[way] for name in names for way in (name, f"{name}, down")]
+        found += [_reached(trial, observed_order(solver, kind, problem)) for problem in both]
+    return found
 
 
 def _reached(trial: Trial, order: ObservedOrder) -> ObservedOrder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,10 @@ from sdekit.sde import Stochasticity, make_ode
 from sdekit.solve import solve
 from sdekit.solvers.base import PlanSolver, Solver, Stepper
 from sdekit.testing.estimate import Estimate, estimate, least_squares
+from sdekit.testing.local_order import LOCAL_STEPS, local_orders
+from sdekit.testing.polynomial import PolynomialProblem, polynomial_problems
 from sdekit.testing.problems import SEEDED, OrderProblem, gaussian_problem, order_problems
-from sdekit.testing.sde_orders import SDE_STEPS, order_on, strong_on_sde
+from sdekit.testing.sde_orders import SDE_STEPS, order_on, strong_on_sde, takes
 from sdekit.testing.sde_problems import SDEProblem
 from sdekit.testing.strong import strong_estimate, strong_run
 from sdekit.testing.weak import weak_error
@@ -85,7 +87,7 @@ class ObservedOrder:
 def observed_order(
     solver: str | Solver | type[Solver],
     kind: str = "deterministic",
-    problem: OrderProblem | SDEProblem | None = None,
+    problem: OrderProblem | SDEProblem | PolynomialProblem | None = None,
     grid: str | Callable[..., Tensor] | None = None,
     steps: Sequence[int] | None = None,
     *,
@@ -99,19 +101,23 @@ def observed_order(
     where the solver follows the reverse SDE of a known stochasticity, from a fixed point too; the error is a norm over
     all directions of both means and covariances.
     "strong" compares 256 paths with a finer solution of another family on the same Brownian path, see
-    `sdekit.testing.strong`; its interval covers 95 % of resampled sets of paths. On an `SDEProblem` it compares the
-    steps of a stepper with the exact solution along each of 256 paths, see `sdekit.testing.sde_orders`.
+    `sdekit.testing.strong`; its interval covers 95 % of resampled sets of paths.
+
+    A stepper is measured on an SDE of any noise: "strong" on an `SDEProblem` against the exact solution along each of
+    512 paths, see `sdekit.testing.sde_orders`; "weak" by the expectations of one step, without sampling, see
+    `sdekit.testing.local_order`.
 
     Args:
         solver: a name, a solver object, or a class, which is made with its default options.
         kind: "deterministic", "weak" or "strong".
-        problem: default `order_problems()["vp"]`, or `gaussian_problem()` for "weak". One of `sde_problems()`, or your
-            own `SDEProblem`, measures a stepper on any SDE.
+        problem: default `order_problems()["vp"]`, or `gaussian_problem()` for "weak". To measure a stepper on any SDE,
+            one of `sde_problems()` or your own `SDEProblem`; for "weak" also one of `polynomial_problems()`, by default
+            that of the widest noise class that the stepper takes, where it makes no plans.
         grid: a family, see `OrderProblem.grid`; default "half_log_snr", on an `SDEProblem` "uniform". Random ones are
             averaged over seeds.
         steps: three or more rising step counts; default 20 to 160, doubled up to 1280 while the slopes still change,
             except on "irregular" grids and for "strong"; 6 to 16 where errors at 20 to 160 are at rounding; 16, 32 and
-            64 on an `SDEProblem`.
+            64 on an `SDEProblem`. For the weak order of a stepper one over the lengths of the steps, default 32 to 256.
         stochasticity: for a solver that takes any; default 0, or 1 for "weak" and "strong".
         route: "plan", or "step", on which the flow or the reverse SDE is given as bare drift and diffusion; default
             "plan" where the solver makes plans. The weak order is one of plans.
@@ -124,7 +130,9 @@ def observed_order(
     method = as_solver(solver)
     if kind not in KINDS:
         raise UnknownNameError("kind", got=repr(kind), expected=" or ".join(map(repr, KINDS)), fix=_near(kind))
-    if isinstance(problem, SDEProblem):
+    if problem is None and kind == "weak" and isinstance(method, Stepper) and not isinstance(method, PlanSolver):
+        problem = _widest(method)
+    if isinstance(problem, (SDEProblem, PolynomialProblem)):
         return _on_sde(method, kind, problem, grid, steps, route)
     if problem is None:
         problem = gaussian_problem() if kind == "weak" else order_problems()["vp"]
@@ -174,24 +182,43 @@ def _observed(
     )
 
 
+def _widest(method: Stepper) -> PolynomialProblem | None:
+    """The problem of the widest noise class that it takes; None for a stepper of ODEs."""
+    taken = [n for n, p in polynomial_problems().items() if not p.down and takes(method, p)]
+    return polynomial_problems()[taken[-1]] if taken else None
+
+
 def _on_sde(
-    method: Any, kind: str, problem: SDEProblem, grid: Any, steps: Sequence[int] | None, route: str | None
+    method: Any,
+    kind: str,
+    problem: SDEProblem | PolynomialProblem,
+    grid: Any,
+    steps: Sequence[int] | None,
+    route: str | None,
 ) -> ObservedOrder:
     """Orders on an SDE as it stands, which steppers have."""
-    if kind != "strong" or route == "plan":
+    weak = kind == "weak"
+    if kind not in ("strong", "weak") or route == "plan" or not (weak or isinstance(problem, SDEProblem)):
         raise SolverMismatchError(
             "kind, route",
             got=f"{kind!r}, {route!r} on {problem.name!r}, an SDE",
-            expected="'strong' on the route 'step'",
+            expected="'strong' on an SDEProblem or 'weak', on the route 'step'",
             fix="Ask for that, or pass an OrderProblem.",
         )
+    orders = order_on(method, problem)
+    declared = None if orders is None else orders.weak if weak else orders.strong
+    if weak:
+        counts = LOCAL_STEPS if steps is None else _check_steps(steps)
+        local = local_orders(method, problem, counts)
+        q = local.estimates["weak"]
+        found = replace(q, value=q.value - 1, low=q.low - 1, high=q.high - 1, slopes=tuple(v - 1 for v in q.slopes))
+        runs = [[(error, method.calls_per_step) for error in local.errors["weak"]]]
+        return _observed(method, kind, problem.name, "one step", 1.0, found, counts, runs, declared, "step")
     family = "uniform" if grid is None else grid
     counts = SDE_STEPS if steps is None else _check_steps(steps)
-    found, strong = strong_on_sde(method, problem, family, counts, range(_SEEDS.get(family, 1)))
-    declared = order_on(method, problem)
+    found, strong = strong_on_sde(method, problem, family, counts, range(_SEEDS.get(family, 1)))  # type: ignore[arg-type]
     runs = [list(zip(run.errors, run.nfe, strict=True)) for run in strong]
-    of = None if declared is None else declared.strong
-    return _observed(method, kind, problem.name, family, 1.0, found, counts, runs, of, "step")
+    return _observed(method, kind, problem.name, family, 1.0, found, counts, runs, declared, "step")
 
 
 def _settled(

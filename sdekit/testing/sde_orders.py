@@ -16,11 +16,12 @@ from torch import Tensor
 from sdekit.errors import SolverMismatchError
 from sdekit.solvers.base import NoiseOrder, Stepper
 from sdekit.testing.estimate import Estimate, estimate, least_squares
+from sdekit.testing.polynomial import PolynomialProblem
 from sdekit.testing.sde_path import SampledPath
 from sdekit.testing.sde_problems import SDEProblem
 from sdekit.testing.strong import StrongRun, run_on_paths, strong_estimate
 
-__all__ = ["SDE_STEPS", "order_on", "strong_on_sde"]
+__all__ = ["SDE_STEPS", "order_on", "strong_on_sde", "takes"]
 
 SDE_STEPS = (16, 32, 64)
 
@@ -29,11 +30,17 @@ _REFERENCE = 2  # cells for each step of the finest grid: the reference is far m
 _AREAS = 2048  # cells where the closed form needs the areas that W and H leave open: an error of 1/8 of theirs
 
 
-def order_on(method: Any, problem: SDEProblem) -> NoiseOrder | None:
+def order_on(method: Any, problem: SDEProblem | PolynomialProblem) -> NoiseOrder | None:
     """The orders that a solver declares on the noise of a problem."""
-    if getattr(method, "needs", "sde") == "additive":
-        return method.declared.noise.get("additive") if "additive" in problem.classes else None
-    return method.declared.on(problem.classes)
+    return method.declared.on(problem.classes) if takes(method, problem) else None
+
+
+def takes(method: Any, problem: SDEProblem | PolynomialProblem) -> bool:
+    """Whether a solver has steps that take the noise of a problem."""
+    needs = getattr(method, "needs", "ode")
+    if needs != "sde":
+        return needs == "additive" and "additive" in problem.classes
+    return not method.declared.noise or method.declared.on(problem.classes) is not None
 
 
 def strong_on_sde(

@@ -33,16 +33,24 @@ class SampledPath:
         edges: the ends of the cells, strictly monotone.
         paths, motions: how many of each.
         seed: of the numbers drawn.
+        normals: (3, cells, paths, motions), W, H and K by their standard deviations, in place of numbers drawn.
+
+    Attributes:
+        areas: W, H and K of the cells, (3, cells, paths, motions) float64.
     """
 
-    def __init__(self, edges: Sequence[float], paths: int, motions: int, seed: int = 0) -> None:
+    def __init__(
+        self, edges: Sequence[float], paths: int, motions: int, seed: int = 0, normals: Tensor | None = None
+    ) -> None:
         self.edges = torch.tensor(edges, dtype=torch.float64)
         self.lengths = self.edges.diff().abs()
         self.seed = seed
-        generator = torch.Generator().manual_seed(seed)
-        shape = (3, len(edges) - 1, paths, motions)
+        if normals is None:
+            generator = torch.Generator().manual_seed(seed)
+            shape = (3, len(edges) - 1, paths, motions)
+            normals = torch.randn(shape, generator=generator, dtype=torch.float64)
         scale = torch.sqrt(self.lengths / torch.tensor(_VARIANCES, dtype=torch.float64)[:, None])
-        self.areas = scale[..., None, None] * torch.randn(shape, generator=generator, dtype=torch.float64)
+        self.areas = scale[..., None, None] * normals
 
     def __repr__(self) -> str:
         return f"SampledPath({len(self.lengths)} cells, {tuple(self.areas.shape[2:])} paths, motions)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -83,6 +84,18 @@ def test_default_stochasticity():
     assert observed_order("dpmpp_2m", "weak", steps=FEW, stochasticity=0.5).stochasticity == 0.5
 
 
+@dataclass(frozen=True)
+class FlowStepper(GoodStepper):
+    """For ODEs alone."""
+
+    needs = "ode"
+
+
+def test_a_stepper_of_sdes_has_a_weak_order():
+    found = observed_order(GoodStepper, "weak")
+    assert found.problem == "general" and found.route == "step" and abs(found.value - 1) < 0.05, str(found)
+
+
 def test_kinds_that_do_not_fit():
     with pytest.raises(UnknownNameError, match="'weak'"):
         observed_order("ddim", "waek")
@@ -95,7 +108,7 @@ def test_kinds_that_do_not_fit():
     with pytest.raises(OptionError, match="kind='weak'"):
         observed_order("dpmpp_2m", stochasticity=0.5)
     with pytest.raises(SolverMismatchError, match="a stepper only"):
-        observed_order(GoodStepper, "weak")
+        observed_order(FlowStepper, "weak")
     with pytest.raises(SolverMismatchError, match="a stepper only"):
         observed_order(GoodStepper, stochasticity=1.0)
     with pytest.raises(OptionError, match="one Gaussian"):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 
 import sdekit
 from sdekit.errors import ConformanceError, InterfaceError, OptionError, SolverMismatchError, UnknownNameError
-from sdekit.solvers.base import NoiseOrder, Order, Stepper, StepResult
+from sdekit.solvers.base import Stepper
 from sdekit.testing import SampledPath, SDEProblem, check_solver, observed_order, sde_problems
 from sdekit.testing.sde_problems import along_pieces
+from tests.testing.sde_mutants import Milstein
 
 PROBLEMS = sde_problems()
 CLASSES = ("additive", "scalar", "diagonal", "commutative", "general")
@@ -119,29 +119,6 @@ def test_problems_refuse_what_is_none():
 
 
 # --- orders ---
-
-
-@dataclass(frozen=True)
-class Milstein(Stepper):
-    """For one coordinate or diagonal noise, in Ito's calculus; and mistakes to plant in it."""
-
-    correction: float = 1.0
-    signed: bool = False
-    at: float = 0.0
-    again: float = 0.0
-
-    declared: ClassVar[Order] = Order(noise={"diagonal": NoiseOrder(1, None)})
-
-    def step(self, dynamics: Any, t0: float, t1: float, x: Any, increments: Any, state: Any) -> StepResult:
-        h = t1 - t0
-        moved = x + h * dynamics.drift(t0 + self.at * h, x)
-        if increments is None:
-            return StepResult(moved)
-        g, w = dynamics.diffusion(t0, x), increments.W
-        by = 1e-5
-        slope = (dynamics.diffusion(t0, x + by) - dynamics.diffusion(t0, x - by)) / (2 * by)
-        less = self.correction * (h if self.signed else abs(h))
-        return StepResult(moved + g * w * (1 + self.again) + g * slope * (w * w - less) / 2)
 
 
 def measured(solver: Stepper, name: str, **options: Any):
