@@ -18,7 +18,7 @@ from sdekit.sde import ODE, SDE
 from sdekit.shapes import compute_dtype, time_like, uninitialised_like
 from sdekit.solution import Partial, Run, StepInfo
 
-__all__ = ["Dynamics", "integrate"]
+__all__ = ["Dynamics", "Walk", "integrate"]
 
 
 class _Stepper(Protocol):
@@ -178,35 +178,31 @@ def integrate(
     save: Collection[int] = (),
     callback: Callable[[StepInfo], Any] | None = None,
     advance: Callable[[int], Any] | None = None,
-    parts: int | None = None,
+    parts: Sequence[range] | None = None,
 ) -> Run:
     """Step through a grid, either direction of time.
 
     Args:
         limit: how many drift calls may be made; OptionError beyond.
-        parts: for gradients, in how many parts to keep only the states between; None keeps all that a gradient needs.
-            `noise` must then give the same numbers when a step is asked for again.
+        parts: of the steps, at whose beginnings what the rest depends on is kept, for `sdekit.adjoint`.
         noise, save, callback, advance: as for `sdekit.execute.execute`, and so are the errors.
     """
-    walk = _Walk(Dynamics(dynamics, x, monitor, limit), stepper, x, times, noise, save)
+    walk = Walk(Dynamics(dynamics, x, monitor, limit), stepper, x, times, noise, save)
     walk.callback, walk.advance = callback, advance
     y, state = walk.run.x, None
-    count = len(times) - 1
-    length = count if parts is None else -(-count // parts)
-    for first in range(0, count, length):
-        part = range(first, min(first + length, count))
-        if parts is None:
-            y, state = walk.through(part, y, state)
-        else:
-            y, state = _checkpointed(walk, part, y, state)
+    for part in parts or [range(len(times) - 1)]:
+        if parts is not None:
+            walk.run.kept.append((part, y, state))
+        y, state = walk.through(part, y, state)
         if walk.run.stopped:
             break
+    walk.run.state = state
     _check_end(walk.run, x, times, monitor)
     return walk.run
 
 
-class _Walk:
-    """One solve on its way through the grid."""
+class Walk:
+    """One solve on its way through the grid; `sdekit.adjoint` goes it again."""
 
     callback: Callable[[StepInfo], Any] | None = None
     advance: Callable[[int], Any] | None = None
@@ -218,7 +214,7 @@ class _Walk:
         x: Tensor,
         times: Sequence[float],
         noise: NoiseSource | None,
-        save: Collection[int],
+        save: Collection[int] = (),
     ) -> None:
         self.inner, self.stepper, self.times, self.save = inner, stepper, times, save
         self.noise = None if inner.noise_type is None else noise
@@ -255,34 +251,18 @@ class _Walk:
     def step(self, inner: Dynamics, i: int, y: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One step, with the noise that belongs to it."""
         inner.begin(i)
+        increments = self.increments(inner, i, y)
+        made = self.stepper.step(inner, self.times[i], self.times[i + 1], y, increments, state)
+        y, _, state = _checked(made, y)
+        return y, state
+
+    def increments(self, inner: Dynamics, i: int, y: Tensor) -> _Increments | None:
+        """The noise of a step, the same whenever it is asked for where the source is keyed."""
+        if self.noise is None:
+            return None
         t0, t1 = self.times[i], self.times[i + 1]
-        increments = None
-        if self.noise is not None:
-            self.shape = inner.increment_shape(t0, y) if self.shape is None else self.shape
-            increments = _draw(self.noise, self.stepper, y, self.shape, i, t0, t1, inner.monitor)
-        y, _, state = _checked(self.stepper.step(inner, t0, t1, y, increments, state), y)
-        return y, state
-
-
-def _checkpointed(walk: _Walk, part: range, y: Tensor, state: Any) -> tuple[Tensor, Any]:
-    """The steps of a part, which are made again when gradients are asked for: until then only y and state are kept."""
-    from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
-
-    made = False
-
-    def steps(y: Tensor, state: Any) -> tuple[Tensor, Any]:
-        nonlocal made
-        if not made:
-            made = True
-            return walk.through(part, y, state)
-        # Again: the same operations, with nothing counted, saved or told.
-        silent = Dynamics(walk.inner.dynamics, y.to(walk.dtype), Monitor(y, "off", False), walk.inner.limit)
-        for i in part:
-            y, state = walk.step(silent, i, y, state)
-        return y, state
-
-    with set_checkpoint_early_stop(False):  # ends by an exception, which other packages might catch
-        return checkpoint(steps, y, state, use_reentrant=False)
+        self.shape = inner.increment_shape(t0, y) if self.shape is None else self.shape
+        return _draw(self.noise, self.stepper, y, self.shape, i, t0, t1, inner.monitor)
 
 
 def _check_end(run: Run, x: Tensor, times: Sequence[float], monitor: Monitor) -> None:

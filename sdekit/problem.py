@@ -42,6 +42,8 @@ class Problem:
     max_nfe: int | None = None
     tolerance: tuple[float, float] | None = None
     """rtol and atol of adaptive steps; None for fixed ones."""
+    gradients: str = "direct"
+    """"direct", "checkpoint" or "adjoint", see `sdekit.gradients`."""
 
     @property
     def stochastic(self) -> bool:

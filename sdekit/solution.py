@@ -121,13 +121,18 @@ class Partial:
 
 @dataclass
 class Run:
-    """What a loop gives: the state, saved states by grid index, calls, steps, and whether a callback stopped it."""
+    """What a loop gives: the state, saved states by grid index, calls, steps, and whether a callback stopped it.
+
+    `state` is what the last step left for a next one; `kept` are parts of the steps, with the x and state before them.
+    """
 
     x: Tensor
     saved: dict[int, Tensor] = field(default_factory=dict)
     nfe: int = 0
     steps: int = 0
     stopped: bool = False
+    state: Any = None
+    kept: list[tuple[range, Tensor, Any]] = field(default_factory=list)
 
 
 @dataclass

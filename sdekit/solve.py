@@ -13,7 +13,7 @@ from torch import Tensor
 from sdekit.control import FlowField, ODEField, adapt
 from sdekit.errors import InterfaceError, NonFiniteError, OptionError, UnknownNameError, suggest
 from sdekit.execute import compile_plan, execute
-from sdekit.integrate import integrate
+from sdekit.gradients import run_steps, with_gradients
 from sdekit.model import Model
 from sdekit.monitor import Monitor
 from sdekit.noise import NoiseSource, make_noise
@@ -51,6 +51,7 @@ def solve(
     save: str | Sequence[float] | Tensor = "final",
     on_failure: str = "raise",
     checks: str = "full",
+    gradients: str = "direct",
     callback: Callable[[StepInfo], Any] | None = None,
     progress: Any = None,
     **conditioning: Any,
@@ -79,6 +80,9 @@ def solve(
         on_failure: "raise", or "mask": rows that fail become NaN with their status set, the others are not affected.
         checks: "full" looks at every model output for NaN, "end" once at the end (a failure is then located by running
             again), "off" never.
+        gradients: "direct", through all operations; "checkpoint", with the same bits and the memory of about sqrt(N) of
+            N fixed steps (of a plan: of no network call), for one more evaluation; or "adjoint", by solving back, where
+            the solver can: see `sdekit.gradients`.
         callback: called with a `StepInfo` after each step; returning True stops.
         progress: True for a progress bar, or an object with update(n).
         **conditioning: passed to the network at every call.
@@ -98,6 +102,7 @@ def solve(
         problem = with_saved(problem, save)
     _check_choice("on_failure", on_failure, _FAILURE)
     _check_choice("checks", checks, _CHECKS)
+    problem = with_gradients(problem, gradients, noise)
     _check_callable("callback", callback)
     _check_conditioning(problem, conditioning)
     saved = _saved_indices(save, problem.times)
@@ -242,19 +247,7 @@ def _run(
             advance=advance,
             conditioning=conditioning,
         )
-    stepper: Any = problem.solver
-    return integrate(
-        problem.dynamics,
-        stepper,
-        x,
-        problem.times,
-        source,
-        monitor,
-        limit=problem.limit,
-        save=saved,
-        callback=callback,
-        advance=advance,
-    )
+    return run_steps(problem, x, source, monitor, save=saved, callback=callback, advance=advance)
 
 
 def _adapt(
@@ -366,6 +359,7 @@ def _provenance(problem: Problem, x: Tensor, key: int | None, noise: Any, checks
         "seed": key,
         "noise": noise if noise is None or isinstance(noise, str) else repr(noise),
         "checks": checks,
+        "gradients": problem.gradients,
         "dtype": str(x.dtype),
         "device": str(x.device),
         "shape": tuple(x.shape),

@@ -95,7 +95,7 @@ class Caller:
 
     def time(self, s: Any) -> float:
         """t, moved to an end where rounding has carried it past. Raises BackendError outside the interval."""
-        t = self.sign * float(s)
+        t = self.sign * float(s.detach() if isinstance(s, Tensor) else s)
         inside = min(max(t, self.low), self.high)
         slack = _ULPS * torch.finfo(self.dtype).eps * max(abs(self.low), abs(self.high))
         if not math.isfinite(t) or abs(t - inside) > slack:

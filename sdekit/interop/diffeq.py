@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sdekit.errors import BackendError, OptionError
 from sdekit.interop.backend import Backend, Caller, check_method, choose
-from sdekit.interop.leaves import check_known, find_leaves
 from sdekit.interop.rows import Rows, Stretch
+from sdekit.leaves import check_known, find_leaves
 from sdekit.solvers.base import Increments, Order, StepResult
 from sdekit.times import check_count
 
@@ -135,7 +135,7 @@ class TorchdiffeqAdams(_Torchdiffeq):
         h = t1 - t0
         engine = _Adams(self, x) if state is None else state
         rounding = 4 * math.ulp(max(abs(t0), abs(t1)))
-        if engine.h is not None and not math.isclose(h, engine.h, rel_tol=1e-9, abs_tol=rounding):
+        if engine.h is not None and not math.isclose(h, engine.h, rel_tol=1e-6, abs_tol=rounding):
             raise OptionError(
                 "times",
                 got=f"steps of {engine.h!r} and {h!r} with {self.name!r}",
@@ -233,8 +233,8 @@ class TorchdiffeqAdaptive(Rows, _Torchdiffeq):
             else:
                 known = find_leaves(caller, x)
                 drift.function = check_known(caller, known)
-                # Solved back from t1 to t0: its own first step, as long as the interval, is then cut to fit.
-                back = {"step_t": times[:1], "first_step": first}
+                # Solved back to t0, in the time in which torchdiffeq went forward, which ascends.
+                back = {"step_t": times[:1] if t1 > t0 else -times[:1], "first_step": first}
                 out = torchdiffeq.odeint_adjoint(drift, x, times, adjoint_params=known, adjoint_options=back, **common)
         return Stretch(out[-1], drift.accepted, drift.rejected)
 

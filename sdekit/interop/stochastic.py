@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from sdekit.errors import BackendError, OptionError
 from sdekit.interop.backend import Backend, Caller, check_method, choose
-from sdekit.interop.leaves import leaves_of, refuse_unknown
 from sdekit.interop.torchsde import matrix_of
+from sdekit.leaves import leaves_of, refuse_unknown
 from sdekit.noise_class import noise_classes
 from sdekit.solvers.base import Increments, NoiseOrder, Order, StepResult
 
@@ -118,8 +119,9 @@ class TorchsdeSolver(Backend):
         view: Any = _View(self, caller, x, motion.shape[1])
         y = x.reshape(len(x), -1)
         ends = torch.tensor(caller.ends, dtype=torch.float64, device=x.device)
-        # Twice the length: the step then ends at ts[-1] itself, with no remainder by rounding.
-        options: dict[str, Any] = {"bm": motion, "method": self.method, "dt": 2 * abs(t1 - t0), "extra": True}
+        # A little longer than the step, which then ends at ts[-1] itself, with no remainder by rounding.
+        dt = abs(t1 - t0) + 4 * math.ulp(max(abs(t0), abs(t1)))
+        options: dict[str, Any] = {"bm": motion, "method": self.method, "dt": dt, "extra": True}
         if self.method == "milstein" and view.noise_type == "scalar":
             # Its formula with derivatives has those of g transposed for several coordinates.
             options["options"] = {"grad_free": True}
