@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -177,7 +178,29 @@ def _affine_problem(
     tau = method.default_stochasticity if asked is None else asked
     chosen = process.reverse(model, tau) if asked is None else dynamics
     _check_direction(chosen, grid)
+    _check_times(process, chosen, grid, method)
     return _stepper_problem(chosen, grid, method)
+
+
+def _check_times(process: AffineSDE, dynamics: Any, grid: list[float], method: Any) -> None:
+    """Whether an affine process has drift and diffusion at all times at which a stepper calls them: OptionError."""
+    low, high = process.domain
+    for t0, t1 in itertools.pairwise(grid):
+        for t in (t0 + c * (t1 - t0) for c in getattr(method, "places", ()) if not 0 <= c <= 1):
+            if not low <= t <= high:
+                raise OptionError(
+                    "times",
+                    got=f"a step from {t0:.8g} to {t1:.8g}, for which {_name(method)!r} calls the drift at t = {t:.8g}",
+                    expected=f"calls in [{low:g}, {high:g}], where {process!r} has one",
+                    fix="Keep the grid farther inside, or take a solver that stays inside its steps: sosri2, sriw1.",
+                )
+    if isinstance(dynamics, SDE) and process.levels(grid[:1])[0].alpha == 0:
+        raise OptionError(
+            "times",
+            got=f"a start at t = {grid[0]:.8g}, where alpha = 0 and the diffusion is infinite, for {_name(method)!r}",
+            expected="a start at a smaller t",
+            fix="Change it, or use a solver that takes the limit there: dpmpp_2m_sde, exp_sra, sra1.",
+        )
 
 
 def _affine_grid(process: AffineSDE, times: Any, steps: int | None) -> list[float]:

@@ -15,6 +15,7 @@ __all__ = ["CASES", "DETERMINISTIC", "FALLING", "LIMITED", "STRONG", "WEAK", "Or
 _STEPPERS = (*("milstein", "milstein_stratonovich", "euler_heun", "stochastic_heun", "stochastic_midpoint"),)
 """Methods for SDEs that make no plans."""
 _WEAK_TWO = ("platen_weak2", "dri1", "ri5")
+_SRK = ("sra2", "sra3", "sosra", "sosra2", "sriw1", "sriw2", "sosri2")
 _AREA = ("sra1", "shark", "exp_sra")  # those that use the area of the path
 
 
@@ -85,7 +86,9 @@ def _case(name: str, kind: str = "deterministic", tau: Any = None, **options: An
 
 def _deterministic() -> list[OrderCase]:
     cases = [_case(n, clock=c) for n in ("euler", "midpoint", "heun", "rk4") for c in ("rho", "t")]
-    cases += [_case(n) for n in _STEPPERS]
+    cases += [_case(n) for n in (*_STEPPERS, *_SRK)]
+    # It evaluates beyond its steps: on other grids, outside the domain of the process.
+    cases += [OrderCase("sosri", steps=(40, 80, 160), on="vp")]
     cases += [_case("bosh3", clock=c) for c in ("rho", "t")]
     for name, steps in {"rk45": (40, 80, 160), "tsit5": (40, 80, 160), "dop853": (8, 12, 16, 24)}.items():
         cases += [OrderCase(name, steps=steps, on="sharp")]
@@ -159,7 +162,7 @@ def _strong() -> list[OrderCase]:
     cases += [_case(n, "strong", tau) for n in ("euler_maruyama", "sra1", "shark") for tau in (1.0, FALLING)]
     cases += [_case("exp_sra", "strong", tau) for tau in (0.2, 0.5, 1.0)]
     cases += [_case(n, "strong", 1.0) for n in _WEAK_TWO]
-    cases += [_case(n, "strong", 1.0) for n in _STEPPERS]
+    cases += [_case(n, "strong", 1.0) for n in (*_STEPPERS, *_SRK, "sosri")]
     return cases
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from sdekit import grids, solvers
 from sdekit.bench.suite import Build, Suite
 from sdekit.errors import SdekitError, UnknownNameError, suggest
+from sdekit.solvers import PlanSolver
 from sdekit.testing import FAMILIES
 
-__all__ = ["Cell", "Named", "Variant", "expand", "label_of"]
+__all__ = ["Cell", "Named", "Variant", "expand", "label_of", "runs_models"]
 
 Options = tuple[tuple[str, Any], ...]
 
@@ -109,9 +110,18 @@ def _variant(solver: str, options: dict[str, Any]) -> Variant:
     return Variant(name, _frozen(options), label_of(name, _frozen(options)))
 
 
+def runs_models(name: str) -> bool:
+    """Whether suites measure a registered solver: they run models of affine processes, by plans or as flows.
+
+    What a stepper of SDEs without plans declares is about classes of noise, and is measured by `sdekit.testing`.
+    """
+    solver = solvers.get(name)
+    return isinstance(solver, PlanSolver) or solver.needs == "ode"
+
+
 def _variants(suite: Suite) -> list[Variant]:
-    """Every registered solver with its default options, each followed by the suite's variants of it."""
-    found = [_variant(info.name, {}) for info in solvers.available()]
+    """Every registered solver that runs models with its default options, each followed by the suite's variants."""
+    found = [_variant(info.name, {}) for info in solvers.available() if runs_models(info.name)]
     for i, entry in enumerate(suite.variants):
         try:
             found.append(_variant(entry.solver, dict(entry.options)))

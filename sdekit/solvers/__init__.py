@@ -14,6 +14,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     milstein,
     runge_kutta,
     sra,
+    srk,
     stratonovich,
     unipc,
     weak,

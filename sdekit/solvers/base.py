@@ -214,6 +214,9 @@ class Stepper(Solver, ABC):
     uses_time_area: ClassVar[bool] = False
     """Whether steps use `increments.K`, which is drawn only then."""
 
+    places: tuple[float, float] = (0.0, 1.0)
+    """The least and the greatest c of the times t0 + c (t1 - t0) at which a step calls the dynamics."""
+
     calls_per_step: int = 1
     """How many drift calls a step makes: what `max_nfe` is held against before the start."""
 

@@ -14,8 +14,9 @@ from mpmath import mpf
 
 from sdekit import VE, VP, solvers
 from sdekit.plan import DATA, Plan, commit, interpret, stage
+from sdekit.solvers import PlanSolver
 
-NAMES = [i.name for i in solvers.available()]
+NAMES = [i.name for i in solvers.available() if isinstance(solvers.get(i.name), PlanSolver)]
 
 
 def gaussian_data(row, x):

@@ -13,8 +13,9 @@ import torch
 from sdekit import EDM, VP, Plan, RectifiedFlow, solvers
 from sdekit.errors import OptionError, ShapeError
 from sdekit.plan import DATA, Block, Direction, commit, interpret, interpret_all
+from sdekit.solvers import PlanSolver
 
-NAMES = [i.name for i in solvers.available()]
+NAMES = [i.name for i in solvers.available() if isinstance(solvers.get(i.name), PlanSolver)]
 GENERATOR = np.random.default_rng(0)
 BASIS = np.linalg.qr(GENERATOR.normal(size=(3, 3)))[0]
 VALUES = np.array([0.2, 1.0, 2.5])

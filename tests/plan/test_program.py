@@ -14,10 +14,11 @@ from sdekit import VP, Plan, RectifiedFlow, solvers
 from sdekit.affine import Level
 from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.plan import DATA, NOISE, Block, Combination, Direction, Row, combine, commit, stage
+from sdekit.solvers import PlanSolver
 
 LEVEL = Level(0.5, 0.8, 0.6, 0.3, -0.1, 0.2)
 COEFFICIENTS = [0.1, -1 / 3, 1e-300, Direction(np.array([0.1, 1 / 3])), Block(np.array([[1.0, 0.1], [0.0, 1 / 7]]))]
-NAMES = [i.name for i in solvers.available()]
+NAMES = [i.name for i in solvers.available() if isinstance(solvers.get(i.name), PlanSolver)]
 
 
 def plan(*rows: Row, times=(1.0, 0.5), clock=None) -> Plan:
