@@ -55,7 +55,7 @@ class Problem:
     def calls(self) -> int:
         """The number of model calls, as far as it is known beforehand; with adaptive steps those of the least steps."""
         per_step: Any = getattr(self.solver, "calls_per_step", 1)
-        fixed = per_step * (len(self.times) - 1)
+        fixed = per_step * (len(self.times) - 1) + getattr(self.solver, "calls_at_start", 0)
         return self.plan.nfe if self.plan is not None else fixed if self.tolerance is None else fixed + 2
 
     @property

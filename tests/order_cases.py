@@ -12,7 +12,10 @@ from sdekit.testing import ObservedOrder, OrderProblem, observed_order, order_pr
 __all__ = ["CASES", "DETERMINISTIC", "FALLING", "LIMITED", "STRONG", "WEAK", "OrderCase"]
 
 
-_STEPPERS = (*("milstein", "milstein_stratonovich", "euler_heun", "stochastic_heun", "stochastic_midpoint"),)
+_STEPPERS = (
+    *("milstein", "milstein_stratonovich", "euler_heun", "stochastic_heun", "stochastic_midpoint"),
+    "reversible_heun",
+)
 """Methods for SDEs that make no plans."""
 _WEAK_TWO = ("platen_weak2", "dri1", "ri5")
 _SRK = ("sra2", "sra3", "sosra", "sosra2", "sriw1", "sriw2", "sosri2")

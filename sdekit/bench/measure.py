@@ -129,7 +129,7 @@ def _within(method: Solver, given: OrderProblem, cell: Cell, budget: int) -> tup
 def _calls(method: Solver, given: OrderProblem, cell: Cell, steps: int) -> int:
     if isinstance(method, PlanSolver):
         return method.plan(given.process, given.grid(cell.grid, steps), _stochasticity(method, cell.kind)).nfe
-    return steps * getattr(method, "calls_per_step", 1)
+    return steps * getattr(method, "calls_per_step", 1) + getattr(method, "calls_at_start", 0)
 
 
 def _stochasticity(method: PlanSolver, kind: str) -> Any:

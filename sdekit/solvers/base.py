@@ -220,6 +220,9 @@ class Stepper(Solver, ABC):
     calls_per_step: int = 1
     """How many drift calls a step makes: what `max_nfe` is held against before the start."""
 
+    calls_at_start: ClassVar[int] = 0
+    """How many more the first one makes, for what `state` then keeps."""
+
     def extra_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         """The shapes, each with the batch first, of the normals a step takes besides the path's; shape is that of W."""
         return ()

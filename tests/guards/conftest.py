@@ -51,7 +51,7 @@ class Case:
         """How many calls a solve makes."""
         if self.route == "plan":
             return self.solver.plan(sdekit.VP(), self.times, self.stochasticity).nfe
-        return self.solver.calls_per_step * STEPS
+        return self.solver.calls_per_step * STEPS + self.solver.calls_at_start
 
     @property
     def stochasticity(self) -> float:
