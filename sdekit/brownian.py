@@ -33,13 +33,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.math.dyadic import LARGEST, LEVELS, branch, cells, chain, in_one_leaf, locate
-from sdekit.math.philox import check_sample_ids, check_seed, fill_path_normals
+from sdekit.math.native import SCRATCH
+from sdekit.math.philox import NATIVE, PATH_TAG, check_sample_ids, check_seed, fill_path_normals, on_host
 
 __all__ = ["LARGEST", "LEVELS", "BrownianPath", "check_intervals", "check_moments"]
 
@@ -70,7 +72,7 @@ class BrownianPath:
     def __init__(self, seed: int, sample_ids: Tensor, size: int, moments: int = 2) -> None:
         self.seed, self.sample_ids = check_seed(seed), check_sample_ids(sample_ids)
         self.size, self.moments = size, check_moments(moments)
-        self._ends: dict[float, Tensor] = {}
+        self._ends: dict[float, Tensor] = {}  # of all samples, by time
         self._last: tuple[Tensor, Tensor] | None = None
 
     def __repr__(self) -> str:
@@ -108,16 +110,34 @@ class BrownianPath:
 
     # --- what is known of the ends ---
 
+    def evaluate(self, times: Sequence[float]) -> None:
+        """Draw at once what `increment` needs at these times of all samples, and nothing else, until it is asked more.
+
+        Keeps `moments` numbers for each time and coordinate. Bits are the same without it.
+        """
+        missing = sorted({time for time in times if time not in self._ends})
+        found = self._points(torch.tensor(missing, dtype=torch.float64)) if missing else ()
+        self._ends = {time: self._ends[time] for time in times if time in self._ends} | dict(
+            zip(missing, found, strict=True)
+        )
+
     def _shared(self, s: float, t: float) -> list[Tensor]:
         """B and its integrals from the cell's start at two times of all samples, (moments, B, size) each."""
-        found: dict[float, Tensor] = {}
-        for time in (s, t):
-            old = self._ends.get(time)
-            found[time] = (
-                self._values(self.sample_ids, torch.tensor([time], dtype=torch.float64)) if old is None else old
-            )
-        self._ends = found
-        return [found[s], found[t]]
+        if s not in self._ends or t not in self._ends:
+            self.evaluate((s, t))
+        return [self._ends[s], self._ends[t]]
+
+    def _points(self, times: Tensor) -> Tensor:
+        """The same at times (p,) on the host: (p, moments, B, size). What their branches share is drawn once."""
+        nodes, weights = branch(times.abs(), (times < 0).long(), self.moments)
+        used = (weights != 0).flatten(2).any(2)
+        point = used.nonzero()[:, 0]
+        # Numbers grow from level to level, so that each point's terms are added in the order of its branch.
+        distinct, which = nodes[used].unique(return_inverse=True)
+        order = which.argsort(stable=True)
+        ptr = torch.cat([torch.zeros(1, dtype=torch.int64), which.bincount(minlength=len(distinct)).cumsum(0)])
+        terms = _Terms(len(times), ptr, point[order])
+        return self._sums(self.sample_ids, distinct[None], weights[used][order][None], terms)
 
     def _each(self, times: Tensor, ids: Tensor, rows: Tensor | None) -> list[Tensor]:
         """The same at times (2, n) of each sample. What a row knew of its last interval's ends is not drawn again."""
@@ -191,29 +211,70 @@ class BrownianPath:
         return _areas(_after(_integrals(before, p), _integrals(found, q), q), _column(high - low, ids))
 
     def _values(self, ids: Tensor, time: Tensor) -> Tensor:
-        """B and its integrals at times (n,) or, on the host, (1,), from the cells' starts: (moments, n, size)."""
+        """B and its integrals at times (n,) from the starts of their cells: (moments, n, size)."""
         return self._combine(ids, *branch(time.abs(), (time < 0).long(), self.moments))
 
+    # --- sums over nodes ---
+
     def _combine(self, ids: Tensor, nodes: Tensor, weights: Tensor) -> Tensor:
-        """sum over nodes and their normals z of weights[row, node, z, out] z: (out, n, size)."""
-        m, n, size = self.moments, len(ids), self.size
-        total = torch.zeros(m, n, size, dtype=torch.float64, device=ids.device)
-        if len(nodes) == 1:  # on the host
-            used = (weights[0] != 0).flatten(1).any(1)
-            nodes, weights = nodes[:, used].to(ids.device), weights[:, used].to(ids.device)
-        if not nodes.numel() or not n or not size:
+        """sum over a row's nodes and their normals z of weights[row, node, z, integral] z: (moments, n, size)."""
+        count = nodes.shape[1]
+        terms = _Terms(1, torch.arange(count + 1), torch.zeros(count, dtype=torch.int64))
+        return self._sums(ids, nodes, weights, terms)[0]
+
+    def _sums(self, ids: Tensor, nodes: Tensor, weights: Tensor, terms: _Terms) -> Tensor:
+        """For each point the sum of its terms, in their order: (points, moments, n, size).
+
+        Args:
+            nodes: (n, count), or (1, count) for all rows.
+            weights: (n, pairs, z, integral), or (1, ...) for all rows, where terms pairs nodes and points.
+        """
+        shape = (terms.points, self.moments, len(ids), self.size)
+        total = torch.zeros(shape, dtype=torch.float64, device=ids.device)
+        if not total.numel() or not nodes.numel():
             return total
-        count = min(nodes.shape[1], max(1, _WORK // (m * n * size)))
-        work = torch.zeros(count * n, m * size, dtype=torch.float64, device=ids.device)
-        factors = weights.permute(1, 3, 0, 2)[:, :, :, None, :]  # (nodes, out, row, 1, z)
+        library = NATIVE.get(nodes.shape[1] * total[0].numel()) if on_host(total) else None
+        if library is None:
+            self._sum_by_torch(total, ids, nodes.to(ids.device), weights.to(ids.device), terms)
+        else:
+            self._sum_native(library, total, ids, nodes.contiguous(), weights.contiguous(), terms)
+        return total
+
+    def _sum_native(
+        self, library: Any, total: Tensor, ids: Tensor, nodes: Tensor, weights: Tensor, terms: _Terms
+    ) -> None:
+        points, moments, n, size = total.shape
+        ids, tags = ids.contiguous(), nodes + PATH_TAG
+        scratch = torch.zeros(points * moments * SCRATCH, dtype=torch.float64)
+        numbers = [ids.data_ptr(), tags.shape[1], tags.data_ptr(), tags.shape[1] if len(tags) > 1 else 0]
+        factors = [weights.data_ptr(), weights[0].numel() if len(weights) > 1 else 0]
+        pairs = [terms.ptr.data_ptr(), terms.point.data_ptr()]
+        function = library.sdekit_path_2 if moments == 2 else library.sdekit_path_3
+        function(total.data_ptr(), scratch.data_ptr(), points, n, size, self.seed, *numbers, *pairs, *factors)
+
+    def _sum_by_torch(self, total: Tensor, ids: Tensor, nodes: Tensor, weights: Tensor, terms: _Terms) -> None:
+        _, m, n, size = total.shape
+        count = max(1, _WORK // (m * n * size))
+        work = torch.zeros(min(count, nodes.shape[1]) * n, m * size, dtype=torch.float64, device=ids.device)
+        factors = weights.permute(1, 3, 0, 2)[:, :, :, None, :]  # (pairs, integral, row, 1, z)
+        ptr, point = terms.ptr.tolist(), terms.point.tolist()
         for k in range(0, nodes.shape[1], count):
             part = nodes[:, k : k + count].T.expand(-1, n)
             z = work[: part.numel()]
             fill_path_normals(z, self.seed, ids.repeat(len(part)), part.reshape(-1))
-            terms = z.view(len(part), 1, n, size, m) * factors[k : k + count]
-            for term in sum(terms.unbind(-1)[1:], terms[..., 0]):
-                total.add_(term)
-        return total
+            drawn = z.view(len(part), 1, n, size, m)
+            for j in range(len(part)):
+                for pair in range(ptr[k + j], ptr[k + j + 1]):
+                    parts = (drawn[j] * factors[pair]).unbind(-1)
+                    total[point[pair]].add_(sum(parts[1:], parts[0]))
+
+
+class _Terms(NamedTuple):
+    """Which nodes add to which of several points: node j to point[k] for ptr[j] <= k < ptr[j + 1]. On the host."""
+
+    points: int
+    ptr: Tensor
+    point: Tensor
 
 
 def check_moments(moments: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdekit.brownian import BrownianPath, check_moments
+from sdekit.brownian import LARGEST, BrownianPath, check_moments
 from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameError, suggest
 from sdekit.math.philox import PRIOR_STREAM, check_sample_ids, check_seed, fill_normals
 from sdekit.seeds import resolve_seed
@@ -19,6 +19,7 @@ __all__ = ["OWN", "CustomNoise", "NoiseSource", "PathNoise", "PlainNoise", "Step
 
 NAMES = ("path", "plain", "step")
 """What `make_noise` knows by name."""
+_AHEAD = 2**20  # numbers kept of the grid points that are drawn at once
 
 
 class NoiseSource(ABC):
@@ -99,6 +100,7 @@ class PathNoise(NoiseSource):
         self._path: BrownianPath | None = None
         self._others: StepNoise | None = None
         self._drawn: tuple[int, tuple[Tensor, ...]] | None = None
+        self._known = 0  # the grid points up to this one have been drawn for
 
     def __repr__(self) -> str:
         return f"PathNoise(seed={self.seed}, {len(self.sample_ids)} sample ids, {len(self.clock)} clock values)"
@@ -121,10 +123,21 @@ class PathNoise(NoiseSource):
         size = math.prod(out.shape[1:])
         if self._path is None or self._path.size != size or self._path.sample_ids.device != out.device:
             self._path = BrownianPath(self.seed, self.sample_ids.to(out.device), size, self.moments)
-            self._drawn = None
+            self._drawn, self._known = None, 0
         if self._drawn is None or self._drawn[0] != step:
+            if step == 0 or (self._drawn is not None and self._drawn[0] == step - 1):
+                self._ahead(self._path, step)
             self._drawn = step, self._path.normals(self.clock[step], self.clock[step + 1])
         return out.copy_(self._drawn[1][stream].view(out.shape))
+
+    def _ahead(self, path: BrownianPath, step: int) -> None:
+        """On a walk along the grid, draw for several points at once: they share nodes, and calls."""
+        if step < self._known:
+            return
+        count = max(1, _AHEAD // max(1, self.moments * len(self.sample_ids) * path.size))
+        self._known = min(step + count, len(self.clock) - 1)
+        times = self.clock[step : self._known + 1]
+        path.evaluate([time for time in times if -LARGEST < time < LARGEST])
 
 
 class PlainNoise(NoiseSource):

@@ -7,10 +7,11 @@ from the counter
     c0 = b        c1 = sample id, low 32 bits        c2 = sample id, high bits        c3 = stream * 2^24 + step
 
 so that a value depends on (seed, sample id, step, stream, column) and on nothing else. Integers and the normal
-transform use only operations whose result IEEE 754 fixes: + - * / and bit operations in float64, with log, sine, cosine
-and square root made of them (torch.sqrt is no such operation: on a CPU it is MKL's, which is not correctly rounded). So
-no bit depends on the batch, on vector or scalar code paths, on threads or on a device's mathematical library. A
-compiler that contracts a * b + c (torch.compile does) may change last bits; run these functions eagerly.
+transform use only operations whose result IEEE 754 fixes: + - * /, square roots and bit operations in float64, with
+log, sine and cosine made of them (torch.sqrt is no such operation on a CPU, where it is MKL's). So no bit depends on
+the batch, on vector or scalar code paths, on threads or on a device's mathematical library. A compiler that contracts
+a * b + c (torch.compile may) can change last bits; run these functions eagerly. On a CPU large numbers of normals come
+from a kernel in C, with the same bits (`sdekit.math.native`).
 
 Four normals from four 32-bit words, by Box and Muller: radii take 2^32 values, so the distribution function is within
 2^-32 of the exact one and |z| <= 6.77, beyond which the exact law has 1.3e-11. Uniforms of 53 bits would double the
@@ -22,15 +23,20 @@ from __future__ import annotations
 import math
 import operator
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sdekit.errors import InterfaceError, OptionError, ShapeError
+from sdekit.math.native import Native
 
 __all__ = [
     "MAX_STEP",
+    "NATIVE",
     "PATH_STREAM",
+    "PATH_TAG",
     "PRIOR_STREAM",
     "SIMULATE_STREAM",
     "check_sample_ids",
@@ -38,6 +44,7 @@ __all__ = [
     "fill_normals",
     "fill_path_normals",
     "normals",
+    "on_host",
     "philox",
     "square_root",
 ]
@@ -48,6 +55,8 @@ SIMULATE_STREAM = 129
 """The stream of exact simulation of a process, apart from solvers so that neither sees the other's noise."""
 PATH_STREAM = 192
 """The first of the streams 192 to 251, whose steps together number the nodes of a Brownian path."""
+PATH_TAG = PATH_STREAM << 24
+"""What is added to a node's number to give counter word 3."""
 MAX_STREAM = 255
 MAX_STEP = 2**24 - 1
 """The last step that a stream can be asked for."""
@@ -68,16 +77,13 @@ def _constant(value: float) -> Tensor:
 _WORD_MASK, _WORD_BITS = _constant(_MASK), _constant(32)
 _FACTORS = _constant(_MULTIPLIERS[0]), _constant(_MULTIPLIERS[1])
 
-# Bits of float64 values: 2^52, sqrt(1/2), all exponents, the sign, the upper 30 of the fraction, 1 + 2^-31; and what
-# makes half the bits of x those of sqrt(x) to 3.5 %.
+# Bits of float64 values: 2^52, sqrt(1/2), all exponents, the sign, the upper 30 of the fraction, 1 + 2^-31.
 _TWO_52 = _constant(0x4330000000000000)
 _ROOT_HALF = _constant(0x3FE6A09E667F3BCD)
 _EXPONENT = _constant(-(2**52))
 _SIGN = _constant(-(2**63))
 _FRACTION = _constant(0x000FFFFFFFC00000)
 _ONE_PLUS_HALF_UNIT = _constant(0x3FF0000000200000)
-_HALF_BIAS = _constant(0x1FF76AD000000000)
-_HALF = _constant(0.5)
 
 # Chebyshev fits, highest power first, with relative errors below 1e-17: 2 atanh(s) / s in s^2 for |s| up to
 # (sqrt(2) - 1) / (sqrt(2) + 1), and sin(pi/2 v) / v and cos(pi/2 v) in v^2 for |v| up to 1/2.
@@ -225,7 +231,7 @@ def fill_path_normals(out: Tensor, seed: int, sample_ids: Tensor, nodes: Tensor)
     Args:
         sample_ids, nodes: (B,) int64 on out's device, already checked: ids non-negative, nodes in [0, 2^30 - 2^26).
     """
-    return _fill(out, seed, sample_ids, nodes[:, None] + (PATH_STREAM << 24))
+    return _fill(out, seed, sample_ids, nodes[:, None] + PATH_TAG)
 
 
 def _fill(out: Tensor, seed: int, sample_ids: Tensor, tag: int | Tensor) -> Tensor:
@@ -233,6 +239,32 @@ def _fill(out: Tensor, seed: int, sample_ids: Tensor, tag: int | Tensor) -> Tens
     batch, size = out.shape
     if not batch or not size:
         return out
+    library = NATIVE.get(out.numel()) if on_host(out) else None
+    if library is not None:
+        return _fill_native(library, out, seed, sample_ids, tag)
+    return _fill_by_torch(out, seed, sample_ids, tag)
+
+
+def on_host(out: Tensor) -> bool:
+    """Whether a kernel in C may write to it: a plain tensor in this machine's memory."""
+    return type(out) is Tensor and out.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _fill_native(library: Any, out: Tensor, seed: int, sample_ids: Tensor, tag: int | Tensor) -> Tensor:
+    if out.dtype not in (torch.float64, torch.float32) or (out.stride(1) != 1 and out.shape[1] > 1):
+        plain = torch.zeros(out.shape, dtype=torch.float64)
+        return out.copy_(_fill_native(library, plain, seed, sample_ids, tag))
+    tags = torch.tensor([tag]) if isinstance(tag, int) else tag.reshape(-1).contiguous()
+    ids = sample_ids.contiguous()
+    function = library.sdekit_fill_64 if out.dtype == torch.float64 else library.sdekit_fill_32
+    function(
+        out.data_ptr(), *out.shape, out.stride(0), seed, ids.data_ptr(), tags.data_ptr(), int(not isinstance(tag, int))
+    )
+    return out
+
+
+def _fill_by_torch(out: Tensor, seed: int, sample_ids: Tensor, tag: int | Tensor) -> Tensor:
+    batch, size = out.shape
     blocks = -(-size // 4)
     rows, columns = _piece(batch, blocks, out.device)
     work = torch.zeros(10 * rows * columns, dtype=torch.int64, device=out.device)
@@ -305,7 +337,7 @@ def _box_muller(work: Tensor, pairs: int) -> Tensor:
     """
     even, odd, a, b, c = work[:, :pairs].unbind()
     _minus_log_uniform(even, a, b, c)
-    _square_root(even, c, a)
+    _square_root(even.view(torch.float64), c.view(torch.float64))
     _sine_and_cosine(odd, b, a, even)
     radius, sine, cosine = c.view(torch.float64), b.view(torch.float64), a.view(torch.float64)
     difference = torch.sub(cosine, sine, out=even.view(torch.float64))
@@ -339,24 +371,17 @@ def _minus_log_uniform(words: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
     torch.sub(q, r.mul_(x), out=x)
 
 
-def _square_root(words: Tensor, a: Tensor, b: Tensor) -> None:
-    """Square root of the positive float64 in `words` into a; words and b are scratch.
-
-    Four of Heron's steps, y <- (y + x / y) / 2, from the root that half the exponent gives: 3.5 % becomes 6e-4, 2e-7,
-    2e-14 and rounding.
-    """
-    x, root, quotient = (tensor.view(torch.float64) for tensor in (words, a, b))
-    torch.bitwise_right_shift(words, 1, out=a).add_(_HALF_BIAS)
-    for _ in range(4):
-        torch.div(x, root, out=quotient)
-        root.add_(quotient).mul_(_HALF)
-
-
 def square_root(x: Tensor) -> Tensor:
-    """Of positive normal float64 numbers, to 1 ulp, with the same bits in any batch and on any device."""
-    words, root, scratch = x.clone().view(torch.int64), torch.zeros_like(x), torch.zeros_like(x)
-    _square_root(words, root.view(torch.int64), scratch.view(torch.int64))
-    return root
+    """Of positive float64 numbers, correctly rounded, so with the same bits in any batch and on any device."""
+    return _square_root(x, torch.zeros_like(x))
+
+
+def _square_root(x: Tensor, out: Tensor) -> Tensor:
+    """NumPy's root on the host: torch's there is that of MKL, which IEEE 754 does not bind."""
+    if x.device.type != "cpu":
+        return torch.sqrt(x, out=out)
+    np.sqrt(x.numpy(), out=out.numpy())
+    return out
 
 
 def _sine_and_cosine(words: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
@@ -377,3 +402,18 @@ def _horner(x: Tensor, coefficients: tuple[Tensor, ...], out: Tensor) -> None:
     for coefficient in coefficients[1:-1]:
         out.add_(coefficient).mul_(x)
     out.add_(coefficients[-1])
+
+
+def _right(library: Any) -> bool:
+    """Whether a build of the kernels gives the bits that torch's operations give here."""
+    ids = torch.tensor([0, 5, 2**40 + 3])
+    for seed, tag, size in ((3, 7, 1), (2**64 - 1, torch.tensor([1, 2**32 - 1, 2**31]), 1031)):
+        column = tag if isinstance(tag, int) else tag[:, None]
+        expected = _fill_by_torch(torch.zeros(3, size, dtype=torch.float64), seed, ids, column)
+        if not torch.equal(_fill_native(library, torch.zeros_like(expected), seed, ids, tag), expected):
+            return False
+    return True
+
+
+NATIVE = Native(_right)
+"""The kernels in C, once they are worth it."""

@@ -59,10 +59,9 @@ def splitting(p: Tensor, count: int) -> Tensor:
     the factor of Cholesky of what the coefficients of the smaller part have beyond the whole's.
     """
     inner = torch.where(p == 0, torch.full_like(p, 0.5), p)
-    q = 1 - inner
-    left, right = _restriction(inner, count), _mirrored(_restriction(q, count))
     small = inner < 0.5
-    moves = torch.where(small[..., None, None], _beyond(left), _opposite(left, right))
+    factor = _beyond(_restriction(torch.minimum(inner, 1 - inner), count))
+    moves = torch.where(small[..., None, None], factor, _opposite(inner, _mirrored(factor)))
     root = square_root(inner)
     ends = legendre(torch.ones((), dtype=torch.float64, device=p.device), count)
     # the coefficients of the left part are those of intervals of length p
@@ -142,9 +141,10 @@ def _restriction(p: Tensor, count: int) -> _Matrix:
     return [row[:count] for row in rows[:count]]
 
 
-def _mirrored(m: _Matrix) -> _Matrix:
+def _mirrored(m: Tensor) -> Tensor:
     """From the beginning [0, p] of the interval to its end [1 - p, 1]."""
-    return [[-v if (i + j) % 2 else v for i, v in enumerate(row)] for j, row in enumerate(m)]
+    sign = torch.ones_like(m[..., :1, 0]) - 2 * (torch.arange(m.shape[-1], device=m.device) % 2)
+    return m * (sign[..., :, None] * sign[..., None, :])
 
 
 def _beyond(m: _Matrix) -> Tensor:
@@ -162,12 +162,16 @@ def _beyond(m: _Matrix) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in factor], -2)
 
 
-def _opposite(left: _Matrix, right: _Matrix) -> Tensor:
-    """The coefficients x on the left that go with those beyond the whole on the right: left x + right factor z = 0."""
-    n, factor = len(left), _beyond(right)
+def _opposite(p: Tensor, factor: Tensor) -> Tensor:
+    """The coefficients x on [0, p] that go with factor z beyond the whole on [p, 1]: left x + right factor z = 0."""
+    n = factor.shape[-1]
+    left, right = _restriction(p, n), _restriction(1 - p, n)
     found: list[Tensor] = []
     for j in range(n):
-        rest = -sum(right[j][i][..., None] * factor[..., i, :] for i in range(j + 1))
+        rest = torch.zeros_like(factor[..., 0, :])
+        for i in range(j + 1):
+            sign = 1 if (i + j) % 2 else -1  # mirrored, and brought to the other side
+            rest = rest + sign * right[j][i][..., None] * factor[..., i, :]
         for i in range(j):
             rest = rest - left[j][i][..., None] * found[i]
         found.append(rest / left[j][j][..., None])
