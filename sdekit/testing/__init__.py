@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdekit.testing import strategies
+from sdekit.testing.check_sde import SDEReport, check_sde
 from sdekit.testing.conformance import Conformance, check_solver
 from sdekit.testing.ingredients import Diffeomorphism, Sinh, SinhShear, StateNoise, state_noises
 from sdekit.testing.local_order import LocalOrders, local_orders
@@ -36,10 +37,12 @@ __all__ = [
     "Polynomial",
     "PolynomialProblem",
     "SDEProblem",
+    "SDEReport",
     "SampledPath",
     "Sinh",
     "SinhShear",
     "StateNoise",
+    "check_sde",
     "check_solver",
     "continuity_residual",
     "exact_problems",

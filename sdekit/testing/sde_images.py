@@ -138,10 +138,10 @@ class Linear(Base):
     noise: Callable[[Tensor], Tensor]
 
     def drift(self, t: Tensor, y: Tensor) -> Tensor:
-        return y @ y.new_tensor(self.matrix).T + self.force(t).to(y.dtype)
+        return y @ y.new_tensor(self.matrix).T + self.force(t.reshape(-1)).to(y.dtype)
 
     def columns(self, t: Tensor, y: Tensor) -> list[Tensor]:
-        return [s.expand_as(y) for s in self.noise(t).to(y.dtype).unbind(-1)]
+        return [s.expand_as(y) for s in self.noise(t.reshape(-1)).to(y.dtype).unbind(-1)]
 
     def solution(self, y: Tensor, path: SampledPath) -> Tensor:
         a = torch.tensor(self.matrix, dtype=torch.float64)
@@ -164,8 +164,7 @@ class Heisenberg(Base):
     rate, size = 0.5, 0.6
 
     def drift(self, t: Tensor, y: Tensor) -> Tensor:
-        rows = self._rates(t).to(y.dtype)
-        return rows.expand_as(y)
+        return self._rates(t.reshape(-1)).to(y.dtype).expand_as(y)
 
     def columns(self, t: Tensor, y: Tensor) -> list[Tensor]:
         s, zero = torch.full_like(y[:, 0], self.size), torch.zeros_like(y[:, 0])

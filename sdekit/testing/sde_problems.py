@@ -210,11 +210,12 @@ def _additive(name: str, down: bool) -> SDEProblem:
     """Two coupled coordinates, and a matrix that changes in time. A linear drift would show order 2 for 3/2."""
 
     def drift(t: Tensor, x: Tensor) -> Tensor:
-        u, v = x.unbind(1)
-        return torch.stack([torch.sin(3 * v) - u + torch.cos(t), torch.sin(2 * u + t) - v], 1)
+        (u, v), s = x.unbind(1), t.reshape(-1)
+        return torch.stack([torch.sin(3 * v) - u + torch.cos(s), torch.sin(2 * u + s) - v], 1)
 
     def diffusion(t: Tensor, x: Tensor) -> Tensor:
-        rows = x.new_tensor([[0.8, 0.5], [-0.4, 0.9]]) * torch.stack([1 + 0.5 * torch.sin(3 * t), torch.cos(t)])
+        s = t.reshape(-1, 1)
+        rows = x.new_tensor([[0.8, 0.5], [-0.4, 0.9]]) * torch.stack([1 + 0.5 * torch.sin(3 * s), torch.cos(s)], -1)
         return rows.to(x.dtype).expand(len(x), 2, 2)
 
     sde = make_sde(drift, diffusion, "general", additive=True)
