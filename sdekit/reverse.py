@@ -172,6 +172,7 @@ class Converted(SDE):
     def __init__(self, source: SDE, downward: bool | None = None) -> None:
         self.source = source
         self.noise_type, self.additive, self.commutative = source.noise_type, source.additive, source.commutative
+        self.linear = source.linear
         self.backward = source.backward if downward is None else downward
         self.sde_type = "stratonovich" if source.sde_type == "ito" else "ito"
         derivative: Any = getattr(source, "diffusion_derivative", None)

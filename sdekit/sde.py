@@ -72,7 +72,13 @@ def _check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 class ODE(ABC):
-    """dx/dt = drift(t, x)."""
+    """dx/dt = drift(t, x).
+
+    Attributes:
+        linear: as that of `SDE`.
+    """
+
+    linear: float | Tensor = 0.0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -95,6 +101,9 @@ class SDE(ABC):
         sde_type: "ito" or "stratonovich".
         diffusion_derivative: an optional method of (t, x), for diagonal noise: dg_i / dx_i, of g's shape. It is what
             `milstein` with derivative="given" takes instead of differentiating g.
+        linear: A, where the drift is A x + F(t, x): a number, a tensor of a sample's shape, or a matrix (n, n) for the
+            n coordinates of a flattened sample. `drift` remains the whole drift; exponential_euler_maruyama takes A
+            exactly, all other solvers ignore it. 0 where no part is singled out.
         backward: True for an SDE that is solved downwards in time, as the result of `reverse` is.
     """
 
@@ -102,6 +111,7 @@ class SDE(ABC):
     additive: bool = False
     commutative: bool = False
     sde_type: Literal["ito", "stratonovich"] = "ito"
+    linear: float | Tensor = 0.0
     backward: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

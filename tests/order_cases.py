@@ -18,6 +18,7 @@ _STEPPERS = (
 )
 """Methods for SDEs that make no plans."""
 _WEAK_TWO = ("platen_weak2", "dri1", "ri5")
+_SPECIAL = ("exponential_euler_maruyama",)  # for drifts of a kind
 _SRK = ("sra2", "sra3", "sosra", "sosra2", "sriw1", "sriw2", "sosri2")
 _AREA = ("sra1", "shark", "exp_sra")  # those that use the area of the path
 
@@ -95,7 +96,7 @@ def _deterministic() -> list[OrderCase]:
     cases += [_case("bosh3", clock=c) for c in ("rho", "t")]
     for name, steps in {"rk45": (40, 80, 160), "tsit5": (40, 80, 160), "dop853": (8, 12, 16, 24)}.items():
         cases += [OrderCase(name, steps=steps, on="sharp")]
-    cases += [_case(n) for n in _WEAK_TWO]
+    cases += [_case(n) for n in (*_WEAK_TWO, *_SPECIAL)]
     cases += [_case("ddim"), _case("edm_heun"), _case("euler_maruyama", tau=0.0), _case("dpmpp_2m")]
     cases += [_case("dpmpp_2m", second="exact"), _case("dpmpp_2m", final_order=1)]
     for prediction in ("data", "noise"):
@@ -164,7 +165,7 @@ def _strong() -> list[OrderCase]:
     cases += [_case("exp_adams", "strong", 0.5, prediction="noise", order=3)]
     cases += [_case(n, "strong", tau) for n in ("euler_maruyama", "sra1", "shark") for tau in (1.0, FALLING)]
     cases += [_case("exp_sra", "strong", tau) for tau in (0.2, 0.5, 1.0)]
-    cases += [_case(n, "strong", 1.0) for n in _WEAK_TWO]
+    cases += [_case(n, "strong", 1.0) for n in (*_WEAK_TWO, *_SPECIAL)]
     cases += [_case(n, "strong", 1.0) for n in (*_STEPPERS, *_SRK, "sosri")]
     return cases
 

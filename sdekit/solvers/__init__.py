@@ -13,6 +13,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     exp_sra,
     milstein,
     runge_kutta,
+    semi_linear,
     sra,
     srk,
     stratonovich,
