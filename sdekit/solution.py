@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sdekit.errors import OptionError
+
 __all__ = ["AdaptiveRun", "Partial", "Run", "Solution", "Status", "StepInfo"]
 
 
@@ -25,6 +27,7 @@ class Status(IntEnum):
     REJECTIONS = 8
     OUT_OF_DOMAIN = 9
     BACKEND = 10
+    EVENT = 11
 
     @property
     def message(self) -> str:
@@ -44,6 +47,7 @@ _MESSAGES = {
     Status.STEP_UNDERFLOW: "the step became shorter than the rounding of t: the equation jumps or is singular there",
     Status.REJECTIONS: "the error did not fall with the step: the drift is noisy, or not a function of t and x",
     Status.OUT_OF_DOMAIN: "the model refused the state, however short the step",
+    Status.EVENT: "the event happened before the last time",
     Status.BACKEND: "the solver of another package failed; solve with on_failure='raise' to see what it says",
 }
 
@@ -61,6 +65,8 @@ class Solution:
         message: what happened, in words.
         route: "plan" or "step".
         provenance: everything needed to repeat the solve: solver, options, seed, grid, dtypes, versions.
+        event_t: (B,), float64: when each sample's event happened, NaN where it did not; None without `event`.
+        dense: with dense=True, the record that `at` reads.
     """
 
     x: Tensor
@@ -72,6 +78,20 @@ class Solution:
     status: Tensor
     route: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    event_t: Tensor | None = None
+    dense: Any = None
+
+    def at(self, t: float | Tensor) -> Tensor:
+        """The states (B, *shape) at a time between the ends, or at a time (B,) for each sample; with dense=True.
+
+        Raises:
+            OptionError: without dense=True, or at a time that a sample has not reached.
+        """
+        if self.dense is None:
+            raise OptionError(
+                "dense", got="a solve without it", expected="dense=True", fix="Solve with dense=True, or save=[t]."
+            )
+        return self.dense.at(t)
 
     @property
     def success(self) -> bool:
@@ -137,7 +157,10 @@ class Run:
 
 @dataclass
 class AdaptiveRun:
-    """What an adaptive loop gives: states and saved states, and (B,) int64 tensors on the host."""
+    """What an adaptive loop gives: states and saved states, and (B,) int64 tensors on the host.
+
+    `dense` and `event_t` are there where they were asked for.
+    """
 
     x: Tensor
     saved: dict[int, Tensor]
@@ -145,3 +168,5 @@ class AdaptiveRun:
     steps: Tensor
     rejected: Tensor
     status: Tensor
+    dense: Any = None
+    event_t: Tensor | None = None

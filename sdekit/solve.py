@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdekit.control import FlowField, ODEField, adapt
+from sdekit.control import FlowField, adapt
 from sdekit.errors import InterfaceError, NonFiniteError, OptionError, UnknownNameError, suggest
 from sdekit.execute import compile_plan, execute
 from sdekit.gradients import run_steps, with_gradients
 from sdekit.model import Model
 from sdekit.monitor import Monitor
 from sdekit.noise import NoiseSource, make_noise
+from sdekit.observed import Wishes, adapt_ode, with_wishes
 from sdekit.plan import Plan
 from sdekit.plan.coefficients import check_fits
 from sdekit.problem import Problem, check_noise, check_tolerance, path_clock, prepare, with_saved
@@ -52,6 +53,9 @@ def solve(
     on_failure: str = "raise",
     checks: str = "full",
     gradients: str = "direct",
+    dense: bool = False,
+    event: Callable[[Tensor, Tensor], Tensor] | None = None,
+    jump_times: Sequence[float] | Tensor | None = None,
     callback: Callable[[StepInfo], Any] | None = None,
     progress: Any = None,
     **conditioning: Any,
@@ -83,6 +87,11 @@ def solve(
         gradients: "direct", through all operations; "checkpoint", with the same bits and the memory of about sqrt(N) of
             N fixed steps (of a plan: of no network call), for one more evaluation; or "adjoint", by solving back, where
             the solver can: see `sdekit.gradients`.
+        dense: for adaptive solves of an ODE: the solution has states at any time, see `Solution.at`.
+        event: for those: a function event(t, x) with one value (B,) for each sample, t as the drift gets it. A sample
+            ends where its value changes sign between the ends of a step, located on the dense output; its status is
+            EVENT, its state and `event_t` those of the event.
+        jump_times: for those: times at which the drift jumps. Steps end there, and no slope is asked for across.
         callback: called with a `StepInfo` after each step; returning True stops.
         progress: True for a progress bar, or an object with update(n).
         **conditioning: passed to the network at every call.
@@ -105,7 +114,9 @@ def solve(
     problem = with_gradients(problem, gradients, noise)
     _check_callable("callback", callback)
     _check_conditioning(problem, conditioning)
-    saved = _saved_indices(save, problem.times)
+    kept = [problem.times[i] for i in _saved_indices(save, problem.times)]
+    problem, wishes = with_wishes(problem, dense, event, jump_times)
+    saved = [problem.times.index(t) for t in kept]
     if problem.plan is not None and problem.model is not None:
         for coefficient in compile_plan(problem.plan, problem.model).shaped:
             check_fits(coefficient, tuple(x.shape[1:]))
@@ -123,7 +134,7 @@ def solve(
         monitor.state(x, 0, problem.times[0], "x")
         told = callback if first else None
         with progress_bar(progress if first else None, None if problem.tolerance else problem.calls) as advance:
-            return _run(problem, x, source, monitor, saved, told, advance, conditioning), monitor
+            return _run(problem, wishes, x, source, monitor, saved, told, advance, conditioning), monitor
 
     try:
         result, monitor = run(checks, True)
@@ -225,6 +236,7 @@ def _saved_indices(save: Any, times: list[float]) -> list[int]:
 
 def _run(
     problem: Problem,
+    wishes: Wishes,
     x: Tensor,
     source: NoiseSource | None,
     monitor: Monitor,
@@ -234,7 +246,7 @@ def _run(
     conditioning: dict[str, Any],
 ) -> Run | AdaptiveRun:
     if problem.tolerance is not None:
-        return _adapt(problem, x, monitor, saved, callback, advance, conditioning)
+        return _adapt(problem, wishes, x, monitor, saved, callback, advance, conditioning)
     if problem.plan is not None and problem.model is not None:
         return execute(
             compile_plan(problem.plan, problem.model),
@@ -252,6 +264,7 @@ def _run(
 
 def _adapt(
     problem: Problem,
+    wishes: Wishes,
     x: Tensor,
     monitor: Monitor,
     saved: list[int],
@@ -261,39 +274,16 @@ def _adapt(
 ) -> AdaptiveRun:
     method: Any = problem.solver
     rtol, atol = problem.tolerance or (0.0, 0.0)
+    options: dict[str, Any] = {"rtol": rtol, "atol": atol, "limit": problem.limit, "save": saved}
+    options |= {"callback": callback, "advance": advance}
     if method.own_steps:
         from sdekit.interop.rows import solve_rows
 
-        return solve_rows(
-            problem.dynamics,
-            method,
-            x,
-            problem.times,
-            monitor,
-            rtol=rtol,
-            atol=atol,
-            limit=problem.limit,
-            save=saved,
-            callback=callback,
-            advance=advance,
-        )
+        return solve_rows(problem.dynamics, method, x, problem.times, monitor, **options)
     if problem.model is not None:
         field = FlowField(problem.model, x, problem.times, method.adaptive_clock, conditioning)
-    else:
-        field = ODEField(problem.dynamics, x, problem.times)
-    return adapt(
-        field,
-        method,
-        x,
-        problem.times,
-        monitor,
-        rtol=rtol,
-        atol=atol,
-        limit=problem.limit,
-        save=saved,
-        callback=callback,
-        advance=advance,
-    )
+        return adapt(field, method, x, problem.times, monitor, **options)
+    return adapt_ode(problem, wishes, x, monitor, **options)
 
 
 def _adaptive_solution(
@@ -312,7 +302,10 @@ def _adaptive_solution(
         states, times = [*states, final], [*times, problem.times[-1]]
     nfe, steps, rejected = (v.to(x.device) for v in (run.nfe, run.steps, run.rejected))
     t = torch.tensor(times, dtype=torch.float64)
-    return Solution(final, torch.stack(states), t, nfe, steps, rejected, status, "step", provenance)
+    event_t = None if run.event_t is None else run.event_t.to(x.device)
+    return Solution(
+        final, torch.stack(states), t, nfe, steps, rejected, status, "step", provenance, event_t, run.dense
+    )
 
 
 def _solution(

@@ -159,10 +159,10 @@ def test_memory():
     assert live(100, "checkpoint", solver) < 3.5 * live(16, "checkpoint", solver) < 100
 
 
-REVERSIBLE = [Reversible(), "torchsde:reversible_heun"]
+REVERSIBLE = [Reversible(), "torchsde:reversible_heun", "reversible_heun"]
 
 
-@pytest.mark.parametrize("solver", REVERSIBLE, ids=["own", "torchsde"])
+@pytest.mark.parametrize("solver", REVERSIBLE, ids=["plain", "torchsde", "registered"])
 @pytest.mark.parametrize("times", [DOWN, UP], ids=["down", "up"])
 @pytest.mark.parametrize("kind", ["diagonal", "general", "ode"])
 def test_a_reversible_adjoint_is_the_direct_gradient(solver, times, kind):

@@ -41,8 +41,15 @@ PLACES = {
         "sdekit.solution",
     ),
     6: (
-        *("sdekit.problem", "sdekit.progress", "sdekit.solve", "sdekit.sample", "sdekit.extrapolation"),
-        *("sdekit.gradients", "sdekit.likelihood", "sdekit.training"),
+        *(
+            "sdekit.problem",
+            "sdekit.tolerances",
+            "sdekit.progress",
+            "sdekit.solve",
+            "sdekit.sample",
+            "sdekit.extrapolation",
+        ),
+        *("sdekit.gradients", "sdekit.observed", "sdekit.likelihood", "sdekit.training"),
     ),
     7: ("sdekit.testing", "sdekit.bench", "sdekit.cli", "sdekit.__main__"),
 }

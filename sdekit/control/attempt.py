@@ -109,6 +109,10 @@ class Stages(ABC):
     def slopes(self, at: int) -> list[Tensor]:
         """All slopes of one sample in the last attempt, flattened."""
 
+    @abstractmethod
+    def tensors(self) -> list[Tensor]:
+        """All slopes of the last attempt, (n, *shape) each."""
+
 
 class Tensors(Stages):
     """On tensors; gradients pass through states and slopes, not through the control of steps."""
@@ -139,6 +143,9 @@ class Tensors(Stages):
 
     def slopes(self, at: int) -> list[Tensor]:
         return [k[at].detach().flatten() for k in self._slopes]
+
+    def tensors(self) -> list[Tensor]:
+        return self._slopes
 
 
 class Arrays(Stages):
@@ -182,6 +189,9 @@ class Arrays(Stages):
 
     def slopes(self, at: int) -> list[Tensor]:
         return [torch.from_numpy(k.flatten()) for k in self._slopes[:, at]]
+
+    def tensors(self) -> list[Tensor]:
+        return [torch.from_numpy(k.copy()) for k in self._slopes]
 
     def _prepare(self, state: np.ndarray) -> None:
         """Buffers for this many samples: slopes, and their products with weights, (slopes, n, *shape)."""

@@ -18,6 +18,7 @@ from sdekit.control.attempt import Arrays, Norm, Scheme, Tensors
 from sdekit.control.failure import Trace, cause_of_underflow, explain
 from sdekit.control.fields import Field
 from sdekit.control.nodes import Nodes
+from sdekit.control.observer import Observer
 from sdekit.control.results import Results
 from sdekit.control.rows import Active, Calls
 from sdekit.control.start import first_steps
@@ -47,6 +48,7 @@ def adapt(
     save: Collection[int] = (),
     callback: Callable[[StepInfo], Any] | None = None,
     advance: Callable[[int], Any] | None = None,
+    observer: Observer | None = None,
 ) -> AdaptiveRun:
     """Solve from times[0] to times[-1], landing on each time between.
 
@@ -55,11 +57,12 @@ def adapt(
         monitor: has seen the start.
         limit: how many calls may be made for one sample.
         save: indices of the times whose states are kept.
+        observer: sees the accepted steps, and may end samples inside them.
 
     Raises:
         UnfinishedError, NonFiniteError: where a sample fails, unless the monitor masks.
     """
-    loop = _Loop(field, method, x, times, monitor, rtol, atol, limit)
+    loop = _Loop(field, method, x, times, monitor, rtol, atol, limit, observer)
     loop.callback, loop.advance = callback, advance
     try:
         stopped = loop.run(frozenset(save))
@@ -88,7 +91,9 @@ class _Loop:
         rtol: float,
         atol: float,
         limit: int,
+        observer: Observer | None = None,
     ) -> None:
+        self.observer = observer
         self.field, self.method, self.monitor, self.times, self.limit = field, method, monitor, times, limit
         self.scheme, self.filter, self.last = Scheme(method.pair), method.filter, len(times) - 1
         self.eps = torch.finfo(x.dtype).eps
@@ -98,7 +103,7 @@ class _Loop:
         history = self.filter.no_history(len(x)) if self.filter.remembers else None
         self.active = Active(state, field.goals, history)
         self.calls = Calls(field, self.active, limit)
-        small = x.device.type == "cpu" and x.numel() <= _SMALL and not torch.is_grad_enabled()
+        small = x.device.type == "cpu" and x.numel() <= _SMALL and not torch.is_grad_enabled() and observer is None
         self.stages = (Arrays if small else Tensors)(self.scheme, self.norm)
         field.copied = small
         self.slowed = False  # whether the last step of any sample was rejected
@@ -176,7 +181,7 @@ class _Loop:
         new, end, error = self.stages.run(self.calls, a.x, a.slope, nodes)
         self.field.check()
         if not self.scheme.reuses_end:
-            arrives = False if lands is None else lands & (a.goal == self.last)
+            arrives = False if lands is None or self.observer else lands & (a.goal == self.last)
             end = self.end_slope(nodes, new, (error <= 1) & ~arrives)
         trace.new, trace.error = new, error
         refused = trace.refused = self.calls.refused
@@ -185,15 +190,37 @@ class _Loop:
         if a.alive is not None:
             error[~a.alive] = 0
         self.attempts += 1
+        seen = None
+        if self.observer is not None:
+            ends = (self.field.times(a.u), self.field.times(u_end))
+            slopes = [*self.stages.tensors(), *(() if self.scheme.reuses_end else (end,))]
+            seen = self.observer.see(a.rows, *ends, a.x, new, slopes, (error <= 1) & a.under_way())
         if np.maximum.reduce(error) <= 1:  # NaN is not
             self.advance_all(step, error, u_end, new, end, nodes)
             bad = None
         else:
             bad = np.flatnonzero(~(error <= 1))
             self.advance_most(bad, step, error, u_end, new, end, nodes)
+        if seen is not None:
+            lands, bad = self.end_inside(seen, lands, bad)
         if lands is not None:
             self.arrive(lands, bad, save)
         self.look_ahead(trace)
+
+    def end_inside(
+        self, seen: tuple[np.ndarray, Tensor], lands: np.ndarray | None, bad: np.ndarray | None
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Samples that end inside their step: out of the batch, with the states there. The masks for the others."""
+        a, (fired, states) = self.active, seen
+        self.results.reach(self.last, a.rows[fired], states)
+        self.results.status[a.rows[fired]] = int(Status.EVENT)
+        self.drop(fired)
+        if a.alive is not None:
+            return lands, bad
+        stay = ~fired
+        if bad is not None:
+            bad = np.flatnonzero(np.isin(np.flatnonzero(stay), bad))
+        return (None if lands is None or not stay.any() else lands[stay]), bad
 
     def end_slope(self, nodes: Nodes, new: Tensor, wanted: np.ndarray) -> Tensor:
         """The slopes at the new states, where the next step begins with them."""

@@ -1,0 +1,206 @@
+"""Dense output: between the ends of a step, the solution as a polynomial made of the slopes of the step.
+
+x(theta) = x + h sum_i b_i(theta) k_i, theta in [0, 1], with k_i the slopes of the stages and that at the new state. The
+polynomials b_i are found from the tableau. The order conditions of every rooted tree up to some order hold at every
+theta, and x(theta) and its derivative are continuous from step to step (Hairer, Norsett and Wanner, Solving Ordinary
+Differential Equations I, II.6); what is left free makes the errors of the next order least. The highest order for which
+there are such is taken: 3 for bosh3 (there it is the cubic of Hermite), 4 for rk45 and tsit5, 6 for dop853. No slope is
+asked for beside the step's.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdekit.errors import OptionError
+from sdekit.solvers.tableau import Tableau
+
+__all__ = ["Dense", "Extension", "evaluate", "extension_of"]
+
+_ROUNDING = 1e-11  # of conditions that hold
+_HIGHEST = 6
+
+Tree = tuple[Any, ...]
+
+
+class Extension:
+    """The polynomials of a method.
+
+    Attributes:
+        weights: (slopes, degree): the coefficients of theta, theta^2, ... in each b_i.
+        order: the error of x(theta) over a step falls as h^(order + 1).
+    """
+
+    def __init__(self, weights: np.ndarray, order: int) -> None:
+        self.weights, self.order = weights, order
+
+    def polynomial(self, slopes: list[Tensor], gain: Tensor) -> list[Tensor]:
+        """The coefficients of theta, theta^2, ... in x(theta) - x; gain (n, 1, ..., 1) is the signed step."""
+        return [gain * sum(float(w) * k for w, k in zip(column, slopes, strict=True) if w) for column in self.weights.T]
+
+
+@functools.lru_cache(maxsize=16)
+def extension_of(tableau: Tableau) -> Extension:
+    """The extension of highest order. The slope at the new state counts as a last stage."""
+    stages = len(tableau.c) + 1
+    a = np.zeros((stages, stages))
+    for i, row in enumerate((*tableau.a, tableau.b)):
+        a[i, : len(row)] = row
+    for order in range(min(tableau.order, _HIGHEST), 2, -1):
+        found = _solve(a, tableau, order)
+        if found is not None:
+            return Extension(found, order)
+    raise OptionError(
+        f"tableau {tableau.name}", got="no dense output", expected="slopes at both ends", fix="Use another method."
+    )
+
+
+def _solve(a: np.ndarray, tableau: Tableau, order: int) -> np.ndarray | None:
+    """The coefficients for an order, or None where there are none. Unknowns: weights (slopes, degree), by columns."""
+    stages, degree = len(a), max(order, 3)
+    rows, right = [], []
+
+    def demand(values: np.ndarray, powers: np.ndarray, equals: float) -> None:
+        rows.append(np.outer(powers, values).ravel())
+        right.append(equals)
+
+    unit = np.eye(degree)
+    for tree in trees_up_to(order):
+        phi, gamma = _weight(tree, a), _density(tree)
+        for p in range(degree):
+            demand(phi, unit[p], 1 / gamma if p + 1 == _size(tree) else 0.0)
+    ends = np.append(np.array(tableau.b), 0.0)
+    powers = np.arange(1, degree + 1)
+    for i, slope in enumerate(np.eye(stages)):
+        demand(slope, np.ones(degree), ends[i])  # x(1) is the new state
+        demand(slope, unit[0], float(i == 0))  # the slopes at both ends
+        demand(slope, powers, float(i == stages - 1))
+    matrix, vector = np.array(rows), np.array(right)
+    solution = np.linalg.lstsq(matrix, vector, rcond=1e-12)[0]
+    if np.abs(matrix @ solution - vector).max() > _ROUNDING:
+        return None
+    # What is left free makes the errors of the next order small, at places spread over the step.
+    errors, misses = [], []
+    for tree, place in itertools.product(_trees(order + 1), np.linspace(0, 1, 9)[1:-1]):
+        errors.append(np.outer(place**powers, _weight(tree, a)).ravel())
+        misses.append(place ** (order + 1) / _density(tree))
+    free = _null_space(matrix)
+    step = np.linalg.lstsq(np.array(errors) @ free, np.array(misses) - np.array(errors) @ solution, rcond=1e-2)[0]
+    return (solution + free @ step).reshape(degree, stages).T
+
+
+def _null_space(matrix: np.ndarray) -> np.ndarray:
+    """Columns that span it."""
+    _, sizes, rows = np.linalg.svd(matrix, full_matrices=True)
+    return rows[int((sizes > 1e-12 * sizes[0]).sum()) :].T
+
+
+def trees_up_to(order: int) -> Iterator[Tree]:
+    """Rooted trees with at most this many nodes; a tree is the tuple of its branches."""
+    for n in range(1, order + 1):
+        yield from _trees(n)
+
+
+@functools.cache
+def _trees(n: int) -> tuple[Tree, ...]:
+    return tuple(_forests(n - 1, n - 1, None))
+
+
+def _forests(n: int, size: int, index: int | None) -> Iterator[Tree]:
+    """Multisets of trees with n nodes in all, none greater than that of this size and index (None: the last)."""
+    if n == 0:
+        yield ()
+    for first in range(min(n, size), 0, -1):
+        trees = _trees(first)
+        last = len(trees) - 1 if index is None or first < size else index
+        for i in range(last, -1, -1):
+            for rest in _forests(n - first, first, i):
+                yield (trees[i], *rest)
+
+
+def _size(tree: Tree) -> int:
+    return 1 + sum(_size(branch) for branch in tree)
+
+
+def _density(tree: Tree) -> int:
+    return _size(tree) * math.prod(_density(branch) for branch in tree)
+
+
+def _weight(tree: Tree, a: np.ndarray) -> np.ndarray:
+    """Phi of a tree at each stage."""
+    out = np.ones(len(a))
+    for branch in tree:
+        out = out * (a @ _weight(branch, a))
+    return out
+
+
+class Dense:
+    """The solution at any time of an adaptive solve, for each sample by its own steps.
+
+    Attributes:
+        order: the error between the ends of steps falls as this power of their length.
+    """
+
+    def __init__(self, extension: Extension, x: Tensor, times: list[float]) -> None:
+        self.extension, self.order, self.start, self.ends = extension, extension.order, x, (times[0], times[-1])
+        self._pieces: list[tuple[Tensor, list[Tensor]]] = []
+        self._index: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, rows: np.ndarray, t0: np.ndarray, t1: np.ndarray, x: Tensor, polynomial: list[Tensor]) -> None:
+        """The accepted steps of samples `rows` (n,), from t0 to t1 (n,)."""
+        self._pieces.append((x, polynomial))
+        self._index.append((rows, t0, t1.copy(), t1 - t0))
+
+    def cut(self, which: np.ndarray, when: np.ndarray) -> None:
+        """The solutions of some samples end at these times, inside their last step."""
+        rows, _, t1, _ = self._index[-1]
+        t1[np.searchsorted(rows, which)] = when
+
+    def at(self, t: Any) -> Tensor:
+        """The states at a time, or at a time for each sample. Raises OptionError outside what a sample has reached."""
+        batch = len(self.start)
+        given = t.detach().cpu().double().reshape(-1).numpy() if isinstance(t, Tensor) else np.asarray(t, dtype=float)
+        if given.size not in (1, batch):
+            got = f"{given.size} times for {batch} samples"
+            raise OptionError("t", got=got, expected="one time, or one for each sample", fix="Call it once for each.")
+        wanted = np.broadcast_to(given.reshape(-1), (batch,))
+        out: list[Tensor] = [self.start[:0]]
+        order: list[np.ndarray] = []
+        left = np.ones(batch, dtype=bool)
+        for (rows, t0, t1, length), (x, polynomial) in zip(self._index, self._pieces, strict=True):
+            time = wanted[rows]
+            inside = left[rows] & (np.minimum(t0, t1) <= time) & (time <= np.maximum(t0, t1))
+            if inside.any():
+                left[rows[inside]] = False
+                order.append(rows[inside])
+                theta = (time[inside] - t0[inside]) / length[inside]
+                out.append(evaluate(x, polynomial, np.flatnonzero(inside), theta).to(self.start.dtype))
+        if left.any():
+            row = int(np.flatnonzero(left)[0])
+            raise OptionError(
+                "t",
+                got=f"{wanted[row]!r} for sample {row}",
+                expected=f"a time between {self.ends[0]!r} and where the sample's solution ends",
+                fix="Ask for a time that it has reached.",
+            )
+        if not order:
+            return self.start.clone()
+        return torch.cat(out)[torch.from_numpy(np.argsort(np.concatenate(order))).to(self.start.device)]
+
+
+def evaluate(x: Tensor, polynomial: list[Tensor], at: np.ndarray, theta: np.ndarray) -> Tensor:
+    """x(theta) for some of the samples of a piece."""
+    rows = torch.from_numpy(at).to(x.device)
+    place = torch.from_numpy(theta).to(x.device, x.dtype).view(-1, *(1,) * (x.ndim - 1))
+    total = torch.zeros_like(x.index_select(0, rows))
+    for coefficient in reversed(polynomial):
+        total = (total + coefficient.index_select(0, rows)) * place
+    return x.index_select(0, rows) + total

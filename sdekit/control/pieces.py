@@ -1,0 +1,70 @@
+"""Adaptive steps across times at which the drift jumps: the solve ends just before each, and begins anew just after."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdekit.control.fields import Field
+from sdekit.control.loop import adapt
+from sdekit.monitor import Monitor
+from sdekit.shapes import compute_dtype
+from sdekit.solution import AdaptiveRun, Status
+
+__all__ = ["adapt_in_pieces"]
+
+
+def adapt_in_pieces(
+    make_field: Callable[[Tensor, Sequence[float]], Field],
+    method: Any,
+    x: Tensor,
+    times: Sequence[float],
+    monitor: Monitor,
+    jumps: Collection[float],
+    *,
+    limit: int,
+    save: Collection[int] = (),
+    **options: Any,
+) -> AdaptiveRun:
+    """As `adapt`, for a drift that may be discontinuous at the times `jumps`, which are among `times`.
+
+    The drift is called at the number next to a jump on the side on which the step lies, in the dtype of the times that
+    it is given; never at the jump itself. The error control starts again there, with a first step of its own.
+    """
+    last = len(times) - 1
+    cuts = sorted({0, last, *(i for i, t in enumerate(times) if t in jumps)})
+    total: AdaptiveRun | None = None
+    for first, end in itertools.pairwise(cuts):
+        inner = list(times[first : end + 1])
+        if times[first] in jumps:
+            inner[0] = _beside(times[first], times[-1], x.dtype)
+        if times[end] in jumps:
+            inner[-1] = _beside(times[end], times[0], x.dtype)
+        state = x if total is None else total.x
+        left = limit if total is None else max(1, limit - int(total.nfe.max()) if len(x) else limit)
+        kept = {i - first for i in save if (first < i <= end) or i == first == 0}
+        run = adapt(make_field(state, inner), method, state, inner, monitor, limit=left, save=kept, **options)
+        saved = {i + first: state for i, state in run.saved.items()}
+        total = run if total is None else _joined(total, run)
+        total.saved = {**total.saved, **saved} if first else saved
+        if bool((run.status == int(Status.STOPPED)).any()):
+            break
+    return (
+        total if total is not None else adapt(make_field(x, times), method, x, times, monitor, limit=limit, **options)
+    )
+
+
+def _beside(t: float, towards: float, dtype: torch.dtype) -> float:
+    """The number next to t on the way to another time, as the drift is given times."""
+    number = np.float32 if compute_dtype(dtype) is torch.float32 else np.float64
+    return float(np.nextafter(number(t), number(towards)))
+
+
+def _joined(a: AdaptiveRun, b: AdaptiveRun) -> AdaptiveRun:
+    status = torch.where(a.status == int(Status.SUCCESS), b.status, a.status)
+    return AdaptiveRun(b.x, a.saved, a.nfe + b.nfe, a.steps + b.steps, a.rejected + b.rejected, status)
