@@ -8,7 +8,8 @@ is free: it returns one tensor made before. Rows:
 1   A step of dpmpp_2m, from one network call to the next, against the three in-place operations that it needs.
 2   A step of a whole call of `solve` with default settings against other libraries, at shapes of latents and images.
 3   Counts: operations over the whole state, blocking reads, draws, allocations.
-4   Noise: an SDE step against its draw and its operations; keyed normals and a Brownian path against torch's.
+4   Noise: an SDE step against its draw and its operations; keyed normals and Brownian paths against torch's normals
+    and other libraries' paths (benchmarks/speed_brownian.py).
 5   The exact score of Gaussian mixtures against its matrix products (benchmarks/speed_targets.py).
 6   Adaptive solves of a mixture's flow against torchdiffeq (benchmarks/speed_adaptive.py).
 7   Where adaptive solves evaluate, and their errors (the same file).
@@ -37,9 +38,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file also runs as a script
 
 import sdekit
-from benchmarks import speed_adaptive, speed_targets
+from benchmarks import speed_adaptive, speed_brownian, speed_targets
 from benchmarks.peers import installed, kdiffusion_sampling, missing
-from sdekit.noise import PathNoise, PlainNoise, StepNoise
+from sdekit.noise import PlainNoise, StepNoise
 
 SHAPES = [(1, 4, 64, 64), (16, 4, 64, 64), (64, 3, 32, 32), (256, 3, 32, 32)]
 STEPS = 50
@@ -319,25 +320,7 @@ def row_4(rounds: int) -> None:
         ratio = found["keyed"] / found["plain"]
         goal = verdict(ratio <= 15) if size >= 1000 else "no goal"
         print(f"{(rows, size)!s:<18} {found['plain'] * 1e6:>9.1f} us {ratio:>7.1f}   {goal}")
-    print("\n   One step of a walk along a Brownian path (W and H) / torch's normal_. No goal.")
-    for rows, size in ((64, 1024), (16, 16384), (4096, 2)):
-        out, plain = torch.zeros(rows, size), PlainNoise(0)
-        found = medians(
-            {
-                "plain": lambda out=out, plain=plain: clocked(lambda: plain.fill(out, 0), 3),
-                "path": lambda out=out, rows=rows: path_step(out, rows),
-            },
-            min(rounds, 3),
-        )
-        print(f"{(rows, size)!s:<18} {found['plain'] * 1e6:>9.1f} us {found['path'] / found['plain']:>7.0f}")
-
-
-def path_step(out: Tensor, rows: int) -> float:
-    """Seconds for a step's noise from a path, in a walk of 4 steps after the first."""
-    clock = [0.3 * 1.3**k for k in range(6)]
-    source = PathNoise(0, torch.arange(rows), clock)
-    source.fill(out, 0)
-    return clocked(lambda: [source.fill(out, step) for step in range(1, 5)]) / 4
+    speed_brownian.row_4(min(rounds, 3))
 
 
 def row_5(rounds: int) -> None:

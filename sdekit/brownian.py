@@ -99,12 +99,15 @@ class BrownianPath:
         check_intervals(times[0], times[1])
         return self._between(ids, times, self._each(times, ids, rows))
 
-    def normals(self, s: float, t: float) -> tuple[Tensor, ...]:
-        """W / sqrt(h), H sqrt(12 / h) and K sqrt(720 / h), h = |t - s|: independent standard normals.
+    def normals(self, s: float, t: float, count: int = 3) -> tuple[Tensor, ...]:
+        """W / sqrt(h), H sqrt(12 / h) and K sqrt(720 / h), h = |t - s|, or the first `count` of them.
 
-        Raises as `increment`.
+        Independent standard normals. Raises as `increment`.
         """
-        found = self.increment(s, t)
+        times = torch.tensor([[s], [t]], dtype=torch.float64)
+        check_intervals(times[0], times[1])
+        values = [value[:count] for value in self._shared(s, t)]
+        found = self._between(self.sample_ids, times, values)
         root = math.sqrt(abs(t - s))
         return tuple(v / (root / math.sqrt(c)) for v, c in zip(found, (1, 12, 720), strict=False))
 
@@ -198,7 +201,7 @@ class BrownianPath:
         since = at_b
         if length:
             rest = _column(b - start[j], ids)
-            whole = self._combine(ids, *chain(i, j, side, length, self.moments))
+            whole = self._combine(ids, *chain(i, j, side, length, self.moments))[: len(at_b)]
             since = _after(whole, at_b, rest)
         return _areas(_less(since, at_a, _column(b - a, ids)), _column(b - a, ids))
 
@@ -337,34 +340,42 @@ def _pick(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 
 
 def _after(first: _Moments, second: _Moments, h: Tensor) -> list[Tensor]:
-    """B, I and J over an interval and the next one of length h together."""
-    found = [first[0] + second[0], first[1] + first[0] * h + second[1]]
-    if len(first) == 3:
+    """B, I and J, or the first of them, over an interval and the next one of length h together."""
+    found = [first[0] + second[0]]
+    if len(first) > 1:
+        found.append(first[1] + first[0] * h + second[1])
+    if len(first) > 2:
         found.append(first[2] + first[1] * h + first[0] * (h * h * 0.5) + second[2])
     return found
 
 
 def _less(whole: _Moments, first: _Moments, h: Tensor) -> list[Tensor]:
-    """B, I and J over the last part of an interval, of length h, given those of the whole and of the first part."""
-    found = [whole[0] - first[0], whole[1] - first[1] - first[0] * h]
-    if len(whole) == 3:
+    """The same over the last part of an interval, of length h, given those of the whole and of the first part."""
+    found = [whole[0] - first[0]]
+    if len(whole) > 1:
+        found.append(whole[1] - first[1] - first[0] * h)
+    if len(whole) > 2:
         found.append(whole[2] - first[2] - first[1] * h - first[0] * (h * h * 0.5))
     return found
 
 
 def _areas(moments: _Moments, h: Tensor) -> list[Tensor]:
     """W, H and K from B, I and J."""
-    mean = moments[1] / h
-    found = [moments[0], mean - moments[0] * 0.5]
-    if len(moments) == 3:
-        found.append(moments[2] / h / h - mean * 0.5 + moments[0] / 12)
+    found = [moments[0]]
+    if len(moments) > 1:
+        mean = moments[1] / h
+        found.append(mean - moments[0] * 0.5)
+        if len(moments) > 2:
+            found.append(moments[2] / h / h - mean * 0.5 + moments[0] / 12)
     return found
 
 
 def _integrals(areas: _Moments, h: Tensor) -> list[Tensor]:
     """B, I and J from W, H and K."""
-    mean = areas[1] + areas[0] * 0.5
-    found = [areas[0], mean * h]
-    if len(areas) == 3:
-        found.append((areas[2] + mean * 0.5 - areas[0] / 12) * h * h)
+    found = [areas[0]]
+    if len(areas) > 1:
+        mean = areas[1] + areas[0] * 0.5
+        found.append(mean * h)
+        if len(areas) > 2:
+            found.append((areas[2] + mean * 0.5 - areas[0] / 12) * h * h)
     return found

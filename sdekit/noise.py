@@ -124,10 +124,10 @@ class PathNoise(NoiseSource):
         if self._path is None or self._path.size != size or self._path.sample_ids.device != out.device:
             self._path = BrownianPath(self.seed, self.sample_ids.to(out.device), size, self.moments)
             self._drawn, self._known = None, 0
-        if self._drawn is None or self._drawn[0] != step:
+        if self._drawn is None or self._drawn[0] != step or len(self._drawn[1]) <= stream:
             if step == 0 or (self._drawn is not None and self._drawn[0] == step - 1):
                 self._ahead(self._path, step)
-            self._drawn = step, self._path.normals(self.clock[step], self.clock[step + 1])
+            self._drawn = step, self._path.normals(self.clock[step], self.clock[step + 1], stream + 1)
         return out.copy_(self._drawn[1][stream].view(out.shape))
 
     def _ahead(self, path: BrownianPath, step: int) -> None:
