@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from sdekit.errors import OptionError
-from sdekit.solvers.tableau import Tableau
 
 __all__ = ["Dense", "Extension", "evaluate", "extension_of"]
 
@@ -48,7 +47,7 @@ class Extension:
 
 
 @functools.lru_cache(maxsize=16)
-def extension_of(tableau: Tableau) -> Extension:
+def extension_of(tableau: Any) -> Extension:
     """The extension of highest order. The slope at the new state counts as a last stage."""
     stages = len(tableau.c) + 1
     a = np.zeros((stages, stages))
@@ -63,7 +62,7 @@ def extension_of(tableau: Tableau) -> Extension:
     )
 
 
-def _solve(a: np.ndarray, tableau: Tableau, order: int) -> np.ndarray | None:
+def _solve(a: np.ndarray, tableau: Any, order: int) -> np.ndarray | None:
     """The coefficients for an order, or None where there are none. Unknowns: weights (slopes, degree), by columns."""
     stages, degree = len(a), max(order, 3)
     rows, right = [], []
