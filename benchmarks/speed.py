@@ -1,6 +1,6 @@
 """Speed of the parts of a solve that are not the network: measured ratios beside the goals.
 
-    python -m benchmarks.speed [--rows 1 2 3 4 5 6 7] [--rounds 15] [--threads 1]
+    python -m benchmarks.speed [--rows 1 2 3 4 5 6 7 8] [--rounds 15] [--threads 1]
 
 Process time of one process, one thread, medians of interleaved rounds: machines differ, ratios hardly do. The network
 is free: it returns one tensor made before. Rows:
@@ -13,6 +13,7 @@ is free: it returns one tensor made before. Rows:
 5   The exact score of Gaussian mixtures against its matrix products (benchmarks/speed_targets.py).
 6   Adaptive solves of a mixture's flow against torchdiffeq (benchmarks/speed_adaptive.py).
 7   Where adaptive solves evaluate, and their errors (the same file).
+8   Stochastic Runge-Kutta steps against torchsde (benchmarks/speed_srk.py).
 
 The networks that people run take milliseconds a call. With those, none of what is measured here is visible, save for
 large states.
@@ -38,7 +39,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file also runs as a script
 
 import sdekit
-from benchmarks import speed_adaptive, speed_brownian, speed_targets
+from benchmarks import speed_adaptive, speed_brownian, speed_srk, speed_targets
 from benchmarks.peers import installed, kdiffusion_sampling, missing
 from sdekit.noise import PlainNoise, StepNoise
 
@@ -339,7 +340,7 @@ def verdict(reached: bool) -> str:
 
 
 ROWS: dict[str, Callable[[int], None]] = {"1": row_1, "2": row_2, "3": row_3, "4": row_4, "5": row_5}
-ROWS |= {"6": speed_adaptive.row_6, "7": speed_adaptive.row_7}
+ROWS |= {"6": speed_adaptive.row_6, "7": speed_adaptive.row_7, "8": speed_srk.row_8}
 
 
 def main() -> None:
