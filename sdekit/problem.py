@@ -21,11 +21,12 @@ from sdekit.noise_class import noise_classes
 from sdekit.plan import Plan
 from sdekit.reverse import AffineFlow, AffineReverse, Reverse, convert_to
 from sdekit.sde import ODE, SDE, Stochasticity
-from sdekit.shapes import finite_number, time_like
+from sdekit.shapes import time_like
 from sdekit.solvers.base import PlanSolver, Solver, Stepper
 from sdekit.times import check_count, check_times, times_as_floats
+from sdekit.tolerances import check_path_order, follows_path, resolve_tolerance
 
-__all__ = ["Problem", "check_noise", "check_tolerance", "path_clock", "prepare", "with_saved"]
+__all__ = ["Problem", "check_noise", "path_clock", "path_noise", "prepare", "with_saved"]
 
 _GENEROUS = 1000
 _ATTEMPTS = 5000  # adaptive steps, after which a solve without max_nfe gives up
@@ -43,6 +44,8 @@ class Problem:
     max_nfe: int | None = None
     tolerance: tuple[float, float] | None = None
     """rtol and atol of adaptive steps; None for fixed ones."""
+    order: float = 0.0
+    """The strong order of adaptive steps along a path."""
     gradients: str = "direct"
     """"direct", "checkpoint" or "adjoint", see `sdekit.gradients`."""
 
@@ -62,7 +65,8 @@ class Problem:
     def limit(self) -> int:
         """Where a stepper is stopped that makes more calls than it declares, or does not come to an end."""
         per_attempt: Any = getattr(self.solver, "calls_per_step", 1)
-        generous = _GENEROUS * self.calls if self.tolerance is None else _ATTEMPTS * per_attempt
+        attempts = _ATTEMPTS * (20 if self.stochastic else 1)
+        generous = _GENEROUS * self.calls if self.tolerance is None else attempts * (per_attempt or 1)
         return generous if self.max_nfe is None else self.max_nfe
 
 
@@ -85,7 +89,7 @@ def prepare(
             expected="a solver's name, a solver object or a Plan",
             fix="See sdekit.solvers.available() for names; make objects with sdekit.solvers.get(name, ...).",
         )
-    tolerance = _tolerance(method, rtol, atol)
+    tolerance = resolve_tolerance(method, rtol, atol, _is_stochastic(dynamics))
     if tolerance is None and getattr(method, "own_steps", False):
         raise OptionError(
             "rtol, atol",
@@ -135,6 +139,18 @@ def path_clock(problem: Problem) -> Sequence[float]:
     ends = [[clock[step + k] for step in steps] for k in (0, 1)]
     check_intervals(*torch.tensor(ends, dtype=torch.float64))
     return clock
+
+
+def path_noise(problem: Problem, noise: Any) -> str:
+    """The noise of adaptive steps, "path". Raises SolverMismatchError for noise that cannot be asked for again."""
+    if noise in ("step", "path"):
+        return "path"
+    raise SolverMismatchError(
+        "noise",
+        got=f"{noise!r} with tolerances for {type(problem.dynamics).__name__}",
+        expected="'path': a rejected step must see the same noise again",
+        fix="Leave it out, or take fixed steps.",
+    )
 
 
 def _as_affine(dynamics: Any) -> tuple[AffineSDE, Model, Stochasticity | None] | None:
@@ -244,22 +260,32 @@ def _stepper_problem(dynamics: Any, grid: list[float], method: Solver) -> Proble
     return Problem(dynamics, grid, method)
 
 
-def check_noise(problem: Problem, x: Tensor) -> None:
+def _is_stochastic(dynamics: Any) -> bool:
+    """Whether it is an SDE, or may be one: a Model, whose stochasticity the solver chooses."""
+    return isinstance(dynamics, (SDE, Model))
+
+
+def check_noise(problem: Problem, x: Tensor) -> Problem:
     """Whether the solver takes the noise that the SDE has at the start x; for general noise by one call of it.
+
+    Returns:
+        The problem, with the strong order where steps are adaptive.
 
     Raises:
         SolverMismatchError: where it does not.
         ModelOutputError: for a diffusion of the wrong shape.
     """
     method, sde = problem.solver, problem.dynamics
-    if problem.plan is not None or not isinstance(sde, SDE) or len(x) == 0 or not getattr(method, "declared", None):
-        return
-    columns = None
-    if sde.noise_type == "general" and not _takes(method, noise_classes(sde, x, x[0].numel() + 2)):
+    if problem.plan is not None or not isinstance(sde, SDE) or not getattr(method, "declared", None):
+        return problem
+    classes = noise_classes(sde, x, x[0].numel() + 2 if len(x) else None)
+    adaptive = problem.tolerance is not None
+    if sde.noise_type == "general" and len(x) and (adaptive or not _takes(method, classes)):
         columns = LocalNoise(sde, time_like(problem.times[0], x), x).g.shape[-1]
-    elif sde.noise_type == "general":
-        return
-    _check_classes(sde, method, noise_classes(sde, x, columns), x)
+        classes = noise_classes(sde, x, columns)
+    if len(x):
+        _check_classes(sde, method, classes, x)
+    return replace(problem, order=check_path_order(method, classes)) if adaptive else problem
 
 
 def _check_classes(sde: SDE, method: Any, classes: tuple[str, ...], x: Tensor | None = None) -> None:
@@ -334,34 +360,6 @@ def _check_two_ends(grid: list[float]) -> None:
         )
 
 
-def _tolerance(method: Any, rtol: float | None, atol: float | None) -> tuple[float, float] | None:
-    """rtol and atol, or None where neither is given. What is left out: atol is as rtol, and rtol is 0."""
-    given = {name: value for name, value in (("rtol", rtol), ("atol", atol)) if value is not None}
-    for argument, value in given.items():
-        number = finite_number(argument, value)
-        if number < 0 or (argument == "rtol" and number >= 1):
-            raise OptionError(
-                argument, got=repr(value), expected="0 <= rtol < 1 and atol >= 0", fix="Choose another value."
-            )
-        if not getattr(method, "adaptive", False):
-            raise OptionError(
-                argument,
-                got=f"{value!r} with a fixed-step solver",
-                expected="no tolerance, or an adaptive solver: "
-                + ", ".join(i.name for i in solvers.available() if i.adaptive),
-                fix="Choose the error by the grid.",
-            )
-    if not given:
-        return None
-    relative = given.get("rtol", 0.0)
-    absolute = given.get("atol", relative)
-    if relative == absolute == 0:
-        raise OptionError(
-            "rtol, atol", got="0 and 0", expected="one of them greater than 0", fix="Pass rtol=1e-6, for example."
-        )
-    return float(relative), float(absolute)
-
-
 def _adaptive_problem(
     dynamics: Any,
     affine: tuple[AffineSDE, Model, Stochasticity | None] | None,
@@ -374,13 +372,16 @@ def _adaptive_problem(
         raise OptionError(
             "steps", got=f"{steps!r} beside tolerances", expected="one of the two", fix="Leave one of them out."
         )
-    if isinstance(dynamics, SDE):
-        raise SolverMismatchError(
-            "rtol, atol",
-            got=f"tolerances for {type(dynamics).__name__}, an SDE",
-            expected="an ODE, a Model or a probability flow: steps that adapt to a path's noise are not offered",
-            fix="Pass sde.probability_flow(score), or fixed steps to one of: " + _fitting(_surely(dynamics)) + ".",
-        )
+    if follows_path(method) or isinstance(dynamics, SDE):
+        if affine is None:
+            problem = _bare(dynamics, times, None, method)
+        else:
+            process, model, asked = affine
+            tau = method.default_stochasticity if asked is None else asked
+            sde = process.reverse(model, tau)
+            _check_direction(sde, check_times(times, domain=process.domain))
+            problem = _stepper_problem(sde, check_times(times, domain=process.domain), method)
+        return replace(problem, tolerance=tolerance)
     if affine is None:
         return Problem(dynamics, check_times(times), method, tolerance=tolerance)
     process, model, _ = affine
@@ -388,18 +389,6 @@ def _adaptive_problem(
         flow = process.probability_flow(model)
         return Problem(flow, check_times(times, domain=process.domain), method, tolerance=tolerance)
     return Problem(dynamics, check_times(times, domain=process.domain), method, model, tolerance=tolerance)
-
-
-def check_tolerance(tolerance: tuple[float, float], dtype: torch.dtype) -> None:
-    """Raises OptionError for a relative tolerance below ten roundings of the dtype."""
-    least = 10 * torch.finfo(dtype).eps
-    if 0 < tolerance[0] < least:
-        raise OptionError(
-            "rtol",
-            got=f"{tolerance[0]!r} for {str(dtype).removeprefix('torch.')}",
-            expected=f"at least {least:.3g}, ten times its rounding, or 0",
-            fix="Raise rtol, or pass the state in float64.",
-        )
 
 
 def with_saved(problem: Problem, save: Any) -> Problem:

@@ -44,7 +44,8 @@ _MESSAGES = {
     "raise max_nfe, or loosen the tolerances",
     Status.BLOW_UP: "the state grew without bound at a time before the last",
     Status.TOLERANCE: "the tolerance is below the rounding error of the state; raise rtol or atol, or use float64",
-    Status.STEP_UNDERFLOW: "the step became shorter than the rounding of t: the equation jumps or is singular there",
+    Status.STEP_UNDERFLOW: "the step became shorter than the rounding of t, or than a path resolves; loosen the "
+    "tolerances, or look for a jump or a singularity there",
     Status.REJECTIONS: "the error did not fall with the step: the drift is noisy, or not a function of t and x",
     Status.OUT_OF_DOMAIN: "the model refused the state, however short the step",
     Status.EVENT: "the event happened before the last time",

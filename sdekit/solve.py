@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdekit.control import FlowField, adapt
+from sdekit.brownian import BrownianPath
+from sdekit.control import FlowField, adapt, adapt_sde
 from sdekit.errors import InterfaceError, NonFiniteError, OptionError, UnknownNameError, suggest
 from sdekit.execute import compile_plan, execute
 from sdekit.gradients import run_steps, with_gradients
@@ -20,14 +22,16 @@ from sdekit.noise import NoiseSource, make_noise
 from sdekit.observed import Wishes, adapt_ode, with_wishes
 from sdekit.plan import Plan
 from sdekit.plan.coefficients import check_fits
-from sdekit.problem import Problem, check_noise, check_tolerance, path_clock, prepare, with_saved
+from sdekit.problem import Problem, check_noise, path_clock, path_noise, prepare, with_saved
 from sdekit.progress import progress_bar
 from sdekit.sde import ODE, SDE
 from sdekit.seeds import resolve_seed
 from sdekit.shapes import check_state
 from sdekit.solution import AdaptiveRun, Run, Solution, Status, StepInfo
 from sdekit.solvers.base import Solver
+from sdekit.solvers.controller import as_controller
 from sdekit.times import times_as_floats
+from sdekit.tolerances import check_tolerance
 from sdekit.version import __version__
 
 __all__ = ["solve"]
@@ -76,7 +80,8 @@ def solve(
         rtol, atol: tolerances, with which adaptive solvers choose the steps of each sample for itself: the root mean
             square over the sample of error / (atol + rtol |x|) is at most 1 in every step. `times` are then the two
             ends, and times between them that are landed on exactly. One left out: atol is as rtol, and rtol is 0.
-            Without both, steps are fixed.
+            Without both, steps are fixed. An SDE takes them with any stepper of strong order 1 or more on its noise;
+            its noise is then that of noise="path", whose values a rejected step sees again.
         max_nfe: the most model calls. With fixed steps a solve that would make more is not started; with adaptive ones
             a sample that would make more fails.
         save: "final", "all" of `times`, or a list of times whose states are kept in `xs`: of the grid with fixed steps,
@@ -105,7 +110,7 @@ def solve(
     """
     problem = prepare(dynamics, times, solver, steps=steps, rtol=rtol, atol=atol, max_nfe=max_nfe)
     check_state(x)
-    check_noise(problem, x)
+    problem = check_noise(problem, x)
     if problem.tolerance is not None:
         check_tolerance(problem.tolerance, x.dtype)
         problem = with_saved(problem, save)
@@ -121,15 +126,21 @@ def solve(
         for coefficient in compile_plan(problem.plan, problem.model).shaped:
             check_fits(coefficient, tuple(x.shape[1:]))
     _check_noise(noise, seed, sample_ids, x)
+    follows = problem.tolerance is not None and problem.stochastic
+    if follows:
+        noise = path_noise(problem, noise)
     clock = path_clock(problem) if noise == "path" and problem.stochastic else problem.times
     # Only named noise is keyed; a deterministic solve and a noise object leave torch's generator alone.
     key = resolve_seed(seed) if problem.stochastic and isinstance(noise, str) else None
 
     def run(level: str, first: bool) -> tuple[Run | AdaptiveRun, Monitor]:
         moments = 3 if getattr(problem.solver, "uses_time_area", False) else 2
-        source = (
-            make_noise(noise, key or 0, sample_ids, len(x), x.device, clock, moments) if problem.stochastic else None
-        )
+        source: Any = None
+        if follows:
+            ids = torch.arange(len(x)) if sample_ids is None else sample_ids
+            source = partial(BrownianPath, key or 0, ids.to(x.device))
+        elif problem.stochastic:
+            source = make_noise(noise, key or 0, sample_ids, len(x), x.device, clock, moments)
         monitor = Monitor(x, level, on_failure == "mask")
         monitor.state(x, 0, problem.times[0], "x")
         told = callback if first else None
@@ -246,7 +257,7 @@ def _run(
     conditioning: dict[str, Any],
 ) -> Run | AdaptiveRun:
     if problem.tolerance is not None:
-        return _adapt(problem, wishes, x, monitor, saved, callback, advance, conditioning)
+        return _adapt(problem, wishes, x, source, monitor, saved, callback, advance, conditioning)
     if problem.plan is not None and problem.model is not None:
         return execute(
             compile_plan(problem.plan, problem.model),
@@ -266,6 +277,7 @@ def _adapt(
     problem: Problem,
     wishes: Wishes,
     x: Tensor,
+    path: Any,
     monitor: Monitor,
     saved: list[int],
     callback: Callable[[StepInfo], Any] | None,
@@ -280,6 +292,18 @@ def _adapt(
         from sdekit.interop.rows import solve_rows
 
         return solve_rows(problem.dynamics, method, x, problem.times, monitor, **options)
+    if path is not None:
+        return adapt_sde(
+            problem.dynamics,
+            method,
+            x,
+            problem.times,
+            path,
+            monitor,
+            order=problem.order,
+            controller=getattr(method, "filter", None) or as_controller("pi"),
+            **options,
+        )
     if problem.model is not None:
         field = FlowField(problem.model, x, problem.times, method.adaptive_clock, conditioning)
         return adapt(field, method, x, problem.times, monitor, **options)
@@ -303,9 +327,7 @@ def _adaptive_solution(
     nfe, steps, rejected = (v.to(x.device) for v in (run.nfe, run.steps, run.rejected))
     t = torch.tensor(times, dtype=torch.float64)
     event_t = None if run.event_t is None else run.event_t.to(x.device)
-    return Solution(
-        final, torch.stack(states), t, nfe, steps, rejected, status, "step", provenance, event_t, run.dense
-    )
+    return Solution(final, torch.stack(states), t, nfe, steps, rejected, status, "step", provenance, event_t, run.dense)
 
 
 def _solution(

@@ -165,8 +165,8 @@ class FlowField:
         schedules = Schedules(*rates)
         _, data, noise = self.clock.slope(schedules)
         found = np.stack(self.model.convert((data, noise), schedules))
-        for t, known in zip(ends.tolist(), np.isfinite(found).all(0), strict=True):
-            if not known:
+        for t, known in zip(ends.tolist(), np.isfinite(found).T.tolist(), strict=True):
+            if not all(known):
                 raise OptionError(
                     "times",
                     got=f"t = {t!r}, where {self.model!r} does not determine the flow",

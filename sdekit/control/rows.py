@@ -12,7 +12,7 @@ from torch import Tensor
 from sdekit.control.fields import Field
 from sdekit.errors import ModelOutputError, OutOfDomain
 
-__all__ = ["Active", "Calls"]
+__all__ = ["Active", "Calls", "refused_rows"]
 
 
 class Active:
@@ -29,6 +29,8 @@ class Active:
         history: what the controller remembers, (4, n), or None.
         alive: False for samples that are done but stay in the batch; None where none do.
     """
+
+    arrays: tuple[str, ...] = ("rows", "u", "h", "goal", "end", "rejected", "streak", "extra")
 
     def __init__(self, x: Tensor, goals: np.ndarray, history: np.ndarray | None) -> None:
         n = len(x)
@@ -54,7 +56,7 @@ class Active:
     def keep(self, which: np.ndarray) -> None:
         """Go on with some of them."""
         index = np.flatnonzero(which)
-        for name in ("rows", "u", "h", "goal", "end", "rejected", "streak", "extra"):
+        for name in self.arrays:
             setattr(self, name, getattr(self, name)[index])
         if len(self.scale) > 1:
             self.scale = self.scale[index]
@@ -95,7 +97,7 @@ class Calls:
             try:
                 return self.field(call, point)
             except OutOfDomain as error:
-                self.refused = _mask(error, len(point))
+                self.refused = refused_rows(error, len(point))
         return self.some(call, point, ~self.refused)
 
     def some(self, call: Any, point: Tensor, wanted: np.ndarray) -> Tensor:
@@ -116,13 +118,13 @@ class Calls:
                 return instead.index_copy(0, rows, out.to(instead.dtype))
             except OutOfDomain as error:
                 refused = refused.copy()
-                refused[index[_mask(error, len(index))]] = True
+                refused[index[refused_rows(error, len(index))]] = True
                 self.refused = refused
             finally:
                 self.field.select(self.active.rows)
 
 
-def _mask(error: OutOfDomain, n: int) -> np.ndarray:
+def refused_rows(error: OutOfDomain, n: int) -> np.ndarray:
     """The rows that a model refuses. Raises ModelOutputError for a mask that is none."""
     mask = error.mask
     if isinstance(mask, Tensor):
