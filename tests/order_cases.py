@@ -14,7 +14,7 @@ __all__ = ["CASES", "DETERMINISTIC", "FALLING", "LIMITED", "STRONG", "WEAK", "Or
 
 _STEPPERS = (
     *("milstein", "milstein_stratonovich", "euler_heun", "stochastic_heun", "stochastic_midpoint"),
-    "reversible_heun",
+    *("reversible_heun", "sea", "slowrk", "spark", "shark_general", "log_ode"),
 )
 """Methods for SDEs that make no plans."""
 _WEAK_TWO = ("platen_weak2", "dri1", "ri5")

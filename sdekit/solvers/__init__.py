@@ -11,6 +11,8 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     edm,
     euler_maruyama,
     exp_sra,
+    foster,
+    log_ode,
     milstein,
     runge_kutta,
     semi_linear,

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sdekit.errors import OptionError
+from sdekit.errors import InterfaceError, OptionError
 from sdekit.solvers.base import Increments, Stepper, StepResult
 
-__all__ = ["PathRungeKutta", "PathTableau"]
+__all__ = ["PathRungeKutta", "PathTableau", "area_of"]
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -110,7 +110,7 @@ class PathRungeKutta(Stepper):
             slopes.append(h * dynamics.drift(t, z) if drift else None)
             g = None if noise is None else dynamics.diffusion(t, z)
             kicks.append(None if noise is None else dynamics.product(g, noise.W))
-            areas.append(None if noise is None or not self._area(j) else dynamics.product(g, noise.H))
+            areas.append(None if noise is None or not self._area(j) else dynamics.product(g, area_of(noise)))
         new = _add(x, (table.b, slopes), (table.bw, kicks), (table.bh, areas))
         if table.error is None:
             return StepResult(new)
@@ -121,6 +121,18 @@ class PathRungeKutta(Stepper):
         table = self.tableau
         weights = (table.bh, *((table.error[2],) if table.error else ()))
         return any(v[j] for v in weights) or any(row[j] for row in table.h if len(row) > j)
+
+
+def area_of(increments: Increments) -> Tensor:
+    """H. Raises InterfaceError where a caller of `step` gave none."""
+    if increments.H is None:
+        raise InterfaceError(
+            "increments",
+            got="no space-time Levy area H",
+            expected="Increments(W, H)",
+            fix="Solve by sdekit.solve, which draws H where the solver's uses_area is True.",
+        )
+    return increments.H
 
 
 def _add(x: Tensor, *parts: tuple[tuple[float, ...], list[Any]]) -> Tensor:
