@@ -7,8 +7,10 @@ one weight or in one node, and noise drawn anew, are the mutants that these test
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -37,10 +39,14 @@ def standardised(p, points):
     return torch.cat([torch.stack(p.normals(s, t)).flatten(1) for s, t in itertools.pairwise(points)])
 
 
-def merged(s, u, t, first, second):
-    """Chen's relation."""
-    (w1, h1), (w2, h2), a, b = first, second, u - s, t - u
-    return w1 + w2, (a * h1 + b * h2) / (t - s) + (b * w1 - a * w2) / (2 * (t - s))
+def merged(s, u, t, first, second) -> Any:
+    """Chen's relation: W, H and, where they are given, K over [s, t] from those over [s, u] and [u, t]."""
+    (w1, h1, *k1), (w2, h2, *k2), p, q = first, second, (u - s) / (t - s), (t - u) / (t - s)
+    w, h = w1 + w2, p * h1 + q * h2 + (q * w1 - p * w2) / 2
+    if not k1:
+        return w, h
+    k = p * p * k1[0] + q * q * k2[0] + p * q * (h1 - h2) / 2 + (p - q) * (p * w2 - q * w1) / 12
+    return w, h, k
 
 
 # --- law ---
@@ -130,26 +136,34 @@ def test_the_drawn_law_rejects_a_wrong_bridge(mutant, moments, monkeypatch):
         (1000.0, 1000.5, 1001.0),
     ],
 )
-def test_increments_merge(s, u, t):
-    p = path(batch=50)
-    w, h = p.increment(s, t)
-    w2, h2 = merged(s, u, t, p.increment(s, u), p.increment(u, t))
-    scale = math.sqrt(t - s)
-    assert float((w - w2).abs().max()) < 1e-12 * scale
-    assert float((h - h2).abs().max()) < 1e-12 * scale
+@pytest.mark.parametrize("moments", [2, 3])
+def test_increments_merge(s, u, t, moments):
+    p = path(batch=50, moments=moments)
+    whole, parts = p.increment(s, t), merged(s, u, t, p.increment(s, u), p.increment(u, t))
+    # B and its integrals are held relative to the start of an octave.
+    scale = math.sqrt(t - s) * max(1.0, (max(abs(s), abs(t)) / (t - s)) ** 2.5 / 1e4)
+    assert all(float((a - b).abs().max()) < 1e-12 * scale for a, b in zip(whole, parts, strict=True))
 
 
-@given(st.lists(st.floats(1e-6, 1e6), min_size=3, max_size=3, unique=True), st.booleans())
-def test_increments_merge_anywhere(times, mirrored):
+@pytest.mark.parametrize("moments", [2, 3])
+@given(times=st.lists(st.floats(1e-6, 1e6), min_size=3, max_size=3, unique=True), mirrored=st.booleans())
+def test_increments_merge_anywhere(moments, times, mirrored):
     s, u, t = sorted(-v if mirrored else v for v in times)
     scale = max(abs(s), abs(t))
     if min(u - s, t - u) < scale * 2.0 ** (1 - LEVELS):
         return
-    p = path(batch=3, size=2)
+    p = path(batch=3, size=2, moments=moments)
     whole, parts = p.increment(s, t), merged(s, u, t, p.increment(s, u), p.increment(u, t))
-    # B and its integral are held relative to the start of an octave.
-    bound = 1e-13 * math.sqrt(t - s) * max(1.0, (scale / (t - s)) ** 1.5, (scale / min(u - s, t - u)) ** 0.5)
+    # B and its integrals are held relative to the start of an octave.
+    near, far = scale / (t - s), scale / min(u - s, t - u)
+    bound = 1e-13 * math.sqrt(t - s) * max(1.0, near ** (moments - 0.5), far ** (moments - 1.5))
     assert all(float((a - b).abs().max()) < bound for a, b in zip(whole, parts, strict=True))
+
+
+def test_the_merge_of_k_sees_a_wrong_sign():
+    p = path(batch=50, moments=3)
+    (w, h, k), second = p.increment(0.2, 0.4), p.increment(0.4, 0.7)
+    assert float((merged(0.2, 0.4, 0.7, (w, h, -k), second)[2] - p.increment(0.2, 0.7)[2]).abs().max()) > 1e-3
 
 
 def test_the_merge_rejects_noise_drawn_anew():
@@ -195,16 +209,41 @@ def test_a_walk_evaluates_each_point_once(times, monkeypatch):
 
 
 @pytest.mark.parametrize("s, t", [(0.3, 0.7), (-0.3, 0.7), (-3.0, -0.2)])
-def test_backwards_w_changes_sign_and_h_does_not(s, t):
-    p = path(batch=5)
-    (w, h), (back, area) = p.increment(s, t), p.increment(t, s)
-    assert torch.equal(back, -w) and torch.equal(area, h)
-    # H from its definition, backwards: the mean of B - B(t) along the way, less W / 2, over a fine grid.
-    n = 100
-    grid = [t + (s - t) * k / n for k in range(n + 1)]
-    values = [torch.zeros_like(w)] + [p.increment(t, v)[0] for v in grid[1:]]
-    mean = sum(0.5 * (a + b) for a, b in itertools.pairwise(values)) / n
-    assert float((mean - back / 2 - h).abs().max()) < 4 * math.sqrt(abs(t - s) / 12) / n
+def test_backwards_w_and_k_change_sign_and_h_does_not(s, t):
+    """And all are what their definitions say, backwards, by sums over a fine grid."""
+    p, n = path(batch=5, moments=3), 100
+    (w, h, k), back = p.increment(s, t), p.increment(t, s)
+    assert torch.equal(back[0], -w) and torch.equal(back[1], h) and torch.equal(back[2], -k)
+    along = [torch.zeros_like(w)] + [p.increment(t, t + (s - t) * i / n)[0] for i in range(1, n + 1)]
+    bridge = [v - i / n * back[0] for i, v in enumerate(along)]
+    mean = sum(0.5 * (a + b) for a, b in itertools.pairwise(bridge)) / n
+    moment = sum((0.5 - i / n) * v for i, v in enumerate(bridge)) / n
+    noise = math.sqrt(abs(t - s) / 12) / n
+    assert float((mean - back[1]).abs().max()) < 4 * noise
+    assert float((moment - back[2]).abs().max()) < 4 * noise
+
+
+def test_memory_and_depth_do_not_grow():
+    """After many queries a path holds the ends of the last, and needs a few frames of Python's stack."""
+    p = path(batch=4, size=3, moments=3)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 60)
+    try:
+        for k in range(1, 30):
+            p.increment(k / 201, (k + 1) / 201)
+            p.increment(torch.full((4,), k / 201).double(), torch.full((4,), 3.0).double())
+    finally:
+        sys.setrecursionlimit(limit)
+    held = sum(
+        v.untyped_storage().nbytes()
+        for v in {id(v._base if v._base is not None else v): v for v in held_by(p)}.values()
+    )
+    assert held <= 8 * (4 * 3) * (2 * 2 * 3) + 1000
+
+
+def held_by(p):
+    """The tensors of a path."""
+    return [*p._ends.values(), *(p._last or ())]
 
 
 def test_rows_of_a_batch_ignore_each_other():
