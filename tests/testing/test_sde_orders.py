@@ -11,6 +11,7 @@ import torch
 
 import sdekit
 from sdekit.errors import ConformanceError, InterfaceError, OptionError, SolverMismatchError, UnknownNameError
+from sdekit.noise import PathNoise
 from sdekit.solvers.base import Stepper
 from sdekit.testing import SampledPath, SDEProblem, check_solver, observed_order, sde_problems
 from sdekit.testing.sde_problems import along_pieces
@@ -67,6 +68,27 @@ def test_noise_is_the_path_by_its_standard_deviations_and_other_streams_are_inde
         assert torch.allclose(z * math.sqrt(0.5 / part), found[stream, 1], atol=1e-15)
     more = [source.fill(torch.zeros(3, 5, dtype=torch.float64), n, s) for n, s in ((0, 3), (1, 3), (1, 4))]
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(more, 2))
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_noise_path_gives_the_same_steps(down: bool):
+    """`noise="path"` on a fine grid, put together by the formulas here, is what it gives on a coarse one."""
+    fine, coarse = [0.3, 0.4, 0.45, 0.7, 0.8, 1.1], [0.3, 0.45, 1.1]
+    if down:
+        fine, coarse = fine[::-1], coarse[::-1]
+    ids = torch.arange(3)
+    sources = [PathNoise(7, ids, grid, moments=3) for grid in (fine, coarse)]
+
+    def drawn_from(source: PathNoise, steps: int) -> torch.Tensor:
+        zero = torch.zeros(3, 2, dtype=torch.float64)
+        return torch.stack(
+            [torch.stack([source.fill(zero.clone(), n, k).clone() for n in range(steps)]) for k in (0, 1, 2)]
+        )
+
+    path = SampledPath(fine, 3, 2, normals=drawn_from(sources[0], 5))
+    over = path.over(coarse)
+    wanted = SampledPath(coarse, 3, 2, normals=drawn_from(sources[1], 2)).areas
+    assert torch.allclose(over, wanted, atol=1e-12)
 
 
 def test_a_path_refuses_times_that_it_does_not_have():
