@@ -66,6 +66,8 @@ def follows_path(method: Any) -> bool:
     """Whether a solver can take adaptive steps along a Brownian path: a stepper of SDEs that draws nothing besides."""
     if not isinstance(method, Stepper) or method.needs == "ode" or method.own_steps:
         return False
+    if getattr(method, "package", None) is not None:  # another package's, which takes one time for all samples
+        return False
     return not method.extra_shapes((1, 2))
 
 

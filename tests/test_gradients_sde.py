@@ -153,9 +153,14 @@ def test_memory():
     solver = Reversible()
     assert saved(64, "direct", solver) > 3 * saved(16, "direct", solver)
     assert saved(64, "adjoint", solver) == saved(16, "adjoint", solver) < 10
-    assert live(64, "adjoint", solver) == live(16, "adjoint", solver)
     # Between the parts only: what the graph keeps outside of them does not grow faster than their number.
     assert saved(100, "checkpoint", solver) <= 4 * max(saved(16, "checkpoint", solver), 4)
+
+
+@pytest.mark.slow
+def test_memory_of_tensors_that_python_holds():
+    solver = Reversible()
+    assert live(64, "adjoint", solver) == live(16, "adjoint", solver)
     assert live(100, "checkpoint", solver) < 3.5 * live(16, "checkpoint", solver) < 100
 
 

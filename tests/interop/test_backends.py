@@ -314,6 +314,7 @@ def test_gradients_are_refused_by_scipy():
         assert sdekit.solve(sdekit.make_ode(lambda t, x: w * x), START, [0.0, 1.0], "scipy:RK45", rtol=1e-3).success
 
 
+@pytest.mark.slow
 def test_models_are_solved_by_backends():
     target = sdekit.targets.gaussian(torch.zeros(2), 0.25).under(sdekit.EDM())
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
