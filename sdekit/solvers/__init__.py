@@ -19,6 +19,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     sra,
     srk,
     stratonovich,
+    tamed,
     unipc,
     weak,
 )

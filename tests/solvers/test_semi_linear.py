@@ -120,6 +120,7 @@ def test_weak_order_one(problem: str, steps: tuple[float, ...]) -> None:
     assert abs(math.log2(errors[0] / errors[1]) - 2) < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [(0.0, 1.0), (1.0, 0.0)], ids=["up", "down"])
 @pytest.mark.parametrize("additive, expected", [(True, 1.0), (False, 0.5)], ids=["additive", "general"])
 def test_strong_orders(additive: bool, expected: float, times: tuple[float, float]) -> None:
