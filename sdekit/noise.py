@@ -19,7 +19,7 @@ __all__ = ["OWN", "CustomNoise", "NoiseSource", "PathNoise", "PlainNoise", "Step
 
 NAMES = ("path", "plain", "step")
 """What `make_noise` knows by name."""
-_AHEAD = 2**20  # numbers kept of the grid points that are drawn at once
+_AHEAD, _POINTS = 2**20, 64  # the numbers kept of grid points that are drawn at once, and how many these are at most
 
 
 class NoiseSource(ABC):
@@ -134,7 +134,8 @@ class PathNoise(NoiseSource):
         """On a walk along the grid, draw for several points at once: they share nodes, and calls."""
         if step < self._known:
             return
-        count = max(1, _AHEAD // max(1, self.moments * len(self.sample_ids) * path.size))
+        count = _AHEAD // max(1, self.moments * len(self.sample_ids) * path.size)
+        count = min(max(count, 1), _POINTS)
         self._known = min(step + count, len(self.clock) - 1)
         times = self.clock[step : self._known + 1]
         path.evaluate([time for time in times if -LARGEST < time < LARGEST])
