@@ -29,7 +29,7 @@ def normals(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
-def increments(x: torch.Tensor, h: float = 0.1) -> Increments:
+def increments(x: torch.Tensor, h: float = 0.1) -> Any:
     w, area = normals(*x.shape, seed=1), normals(*x.shape, seed=2)
     return Increments(math.sqrt(h) * w, math.sqrt(h / 12) * area)
 

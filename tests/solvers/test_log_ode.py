@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cache
 from typing import Any
 
 import pytest
@@ -38,12 +39,19 @@ def area_over(w: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     return total
 
 
+@cache
+def true_path(noise: str) -> tuple[Any, SampledPath, torch.Tensor, torch.Tensor]:
+    """A problem, a path of 256 cells, and its starts and ends."""
+    problem = SDES[noise]
+    path = SampledPath(problem.grid("uniform", 256), 100, problem.motions, seed=3)
+    start = problem.start(100)
+    return problem, path, start, problem.solution(start, path)
+
+
 def true_area_errors(noise: str, counts: tuple[int, ...], weight: float = 1.0) -> list[float]:
     """Errors of `log_ode_step` with the areas of a path of 256 cells, against where that path leads."""
-    problem, paths, cells = SDES[noise], 100, 256
-    path = SampledPath(problem.grid("uniform", cells), paths, problem.motions, seed=3)
-    start, field, errors = problem.start(paths), Field(problem.form("stratonovich")), []
-    exact = problem.solution(start, path)
+    problem, path, start, exact = true_path(noise)
+    field, errors, cells = Field(problem.form("stratonovich")), [], len(path.lengths)
     for count in counts:
         times, x, r = problem.grid("uniform", count), start, cells // count
         for i, (t0, t1) in enumerate(itertools.pairwise(times)):
