@@ -56,7 +56,10 @@ def test_sdes_with_any_noise_and_their_reverses_pass(name: str):
         check_sde(sde, problem.sample(late, 4), times)
 
 
-@pytest.mark.parametrize("name", [n for n in sde_problems() if "reverse" not in n])
+FORWARD = [n for n in sde_problems() if "reverse" not in n]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "down" in n else []) for n in FORWARD])
 def test_problems_of_every_class_pass(name: str):
     problem = sde_problems()[name]
     for calculus in ("ito", "stratonovich"):
