@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from sdekit.solvers.base import Increments, NoiseOrder, Order, Stepper, StepResult, register
@@ -39,6 +40,6 @@ class TamedEulerMaruyama(Stepper):
     ) -> StepResult:
         h = t1 - t0
         f = dynamics.drift(t0, x)
-        norm = f.reshape(len(f), -1).norm(dim=1).reshape(-1, *(1,) * (x.ndim - 1)) if x.ndim > 1 else f.abs()
+        norm = torch.linalg.vector_norm(f, dim=tuple(range(1, x.ndim)), keepdim=True) if x.ndim > 1 else f.abs()
         moved = x + h * (f / (1 + abs(h) * norm))
         return StepResult(moved if increments is None else moved + dynamics.diffuse(t0, x, increments.W))

@@ -150,7 +150,7 @@ def test_what_cannot_be_adaptive_is_refused_before_any_call():
 
     x, plain = ONE, sdekit.make_ode(never)
     sde = sdekit.make_sde(never, never)
-    with pytest.raises(SolverMismatchError, match="an SDE"):
+    with pytest.raises(SolverMismatchError, match=r"'rk45' for _FunctionSDE.*sriw1"):
         sdekit.solve(sde, x, (0.0, 1.0), "rk45", rtol=1e-6)
     for options, match in (
         ({"rtol": 0.0}, "0 and 0"),

@@ -211,9 +211,33 @@ ADAPTIVE_EFFECTS = {
 }
 
 
+# Those that matter on SDEs whose noise depends on the state.
+SDE_EFFECTS = {
+    ("log_ode", "area"): {"area": "davie_foster"},
+    ("milstein", "derivative"): {"derivative": "free"},
+    ("milstein_stratonovich", "derivative"): {"derivative": "free"},
+}
+
+
 def test_every_solver_option_is_listed_here():
     options = {(name, option) for name, options in OPTIONS.items() for option in options}
-    assert set(EFFECTS) | set(ADAPTIVE_EFFECTS) == options
+    assert set(EFFECTS) | set(ADAPTIVE_EFFECTS) | set(SDE_EFFECTS) == options
+
+
+@pytest.mark.parametrize("name, option", SDE_EFFECTS)
+def test_every_sde_option_changes_a_result(name, option):
+    def diffusion(t, x):
+        return torch.stack([x.cos(), x.flip(1)], -1) if option == "area" else 1 + 0.3 * x.sin()
+
+    kind = "general" if option == "area" else "diagonal"
+    sde = sdekit.make_sde(lambda t, x: -(x**3), diffusion, kind)  # type: ignore[arg-type]
+    x = torch.tensor([[0.3, -0.5], [1.1, 0.7]], dtype=torch.float64)
+
+    def end(**options):
+        return sdekit.solve(sde, x, [0.0, 0.3, 0.5], sdekit.solvers.get(name, **options), seed=0).x
+
+    assert not torch.equal(end(), end(**SDE_EFFECTS[name, option]))
+    assert f"{option}=" in sdekit.solvers.get(name).label
 
 
 @pytest.mark.parametrize("name, option", EFFECTS)
@@ -288,6 +312,14 @@ def test_every_option_of_solve_and_sample_does_something():
         "checks": run(x=x * torch.nan, checks="off").success,
         "callback": run(callback=lambda info: seen.append(info) or True).steps.tolist() == [1] * 4,
         "progress": run(progress=type("Bar", (), {"update": lambda self, n: seen.append(n)})()).success,
+        "gradients": bool(_refused(lambda: run(gradients="adjoint"), SdekitError)),
+    }
+    fall = {"dynamics": sdekit.make_ode(lambda t, x: -torch.ones_like(x)), "solver": "rk45", "rtol": 1e-6}
+    fall |= {"times": [0.0, 3.0], "steps": None, "seed": None}
+    done |= {
+        "dense": run(**fall, dense=True).dense is not None,
+        "event": not torch.equal(run(**fall, event=lambda t, x: x[:, 0]).x, run(**fall).x),
+        "jump_times": not torch.equal(run(**fall, jump_times=[1.0]).steps, run(**fall).steps),
     }
     assert len(seen) == 5
     assert set(done) == set(KEYWORDS["solve"]) and all(done.values()), done
