@@ -236,7 +236,8 @@ class Stepper(Solver, ABC):
         An SDE solved downwards has t1 < t0: its drift enters with h = t1 - t0 and all that comes of the noise with |h|.
 
         Args:
-            dynamics: has drift(t, x), diffusion(t, x) and, for SDEs, diffuse(t, x, W) = g(t, x) W; t may be a float.
+            dynamics: has drift(t, x), diffusion(t, x) and, for SDEs, product(g, W) = g W for a diffusion already found
+                and diffuse(t, x, W) = g(t, x) W; t may be a float.
             x: (B, *shape), not to be changed in place.
             increments: Brownian increments, None for an ODE.
             state: what the previous step returned, None at the first.

@@ -115,9 +115,10 @@ class SRA1(_Additive):
         if increments is None:
             return StepResult(x + h * (f / 3 + dynamics.drift(t0 + 0.75 * h, point) * (2 / 3)))
         w, mean = increments.W, increments.W / 2 + _area(increments)
-        last = dynamics.diffuse(t1, x, mean)
+        g = dynamics.diffusion(t1, x)
+        last = dynamics.product(g, mean)
         f = f / 3 + dynamics.drift(t0 + 0.75 * h, point + 1.5 * last) * (2 / 3)
-        return StepResult(x + h * f + (dynamics.diffuse(t1, x, w) - last + dynamics.diffuse(t0, x, mean)))
+        return StepResult(x + h * f + (dynamics.product(g, w) - last + dynamics.diffuse(t0, x, mean)))
 
 
 @register("shark")
@@ -151,8 +152,9 @@ class ShARK(_Additive):
             f = dynamics.drift(t0, x)
             return StepResult(x + h * (0.4 * f + 0.6 * dynamics.drift(t0 + h * 5 / 6, x + h * f * (5 / 6))))
         w, area = increments.W, _area(increments)
-        point = x + dynamics.diffuse(t0, x, area)
-        f, first = dynamics.drift(t0, point), dynamics.diffuse(t0, x, w)
-        g = dynamics.drift(t0 + h * 5 / 6, point + (h * f + first) * (5 / 6))
-        noise = (first + dynamics.diffuse(t1, x, w)) / 2 + (point - x) - dynamics.diffuse(t1, x, area)
-        return StepResult(x + h * (0.4 * f + 0.6 * g) + noise)
+        g, last = dynamics.diffusion(t0, x), dynamics.diffusion(t1, x)
+        point, first = x + dynamics.product(g, area), dynamics.product(g, w)
+        f = dynamics.drift(t0, point)
+        slope = 0.4 * f + 0.6 * dynamics.drift(t0 + h * 5 / 6, point + (h * f + first) * (5 / 6))
+        noise = (first + dynamics.product(last, w)) / 2 + (point - x) - dynamics.product(last, area)
+        return StepResult(x + h * slope + noise)

@@ -49,7 +49,10 @@ class Field:
         return self.functions[1](torch.full_like(x, t), x)
 
     def diffuse(self, t: float, x: Tensor, w: Tensor) -> Tensor:
-        return self.diffusion(t, x) * w
+        return self.product(self.diffusion(t, x), w)
+
+    def product(self, g: Tensor, w: Tensor) -> Tensor:
+        return g * w
 
 
 def bent(t: Tensor, x: Tensor) -> Tensor:
