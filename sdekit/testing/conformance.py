@@ -7,6 +7,7 @@ import dataclasses
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sdekit.errors import ConformanceError, OptionError, SolverMismatchError
 from sdekit.solvers.base import Order, PlanSolver, Solver, Stepper
@@ -23,6 +24,8 @@ __all__ = ["Conformance", "check_solver"]
 
 _TOLERANCE = 0.15
 _HIGHEST_ON_STEPS = 4
+_HIGH, _HIGH_STEPS = 5, (32, 48, 64, 96)
+_HIGHEST, _HIGHEST_STEPS = 7, (8, 12, 16, 24)
 _STRONG_STEPS = (16, 32, 64)  # a second or two; with more the sampled paths cost more than they show
 
 
@@ -70,8 +73,9 @@ def check_solver(
         grids: the families on which orders are measured on the first problem; on the others it is the first family.
         problems: default those on VP, EDM and RectifiedFlow. Weak orders are measured on `gaussian_problem()` of their
             processes. Strong orders, and deterministic ones up to 4 of the steps of a solver that also makes plans, are
-            measured on the first problem and family only. Orders 5 and more may reach rounding before they show: give
-            `order_problems()["sharp"]`, and steps that suit them. Orders by noise class have problems of their own.
+            measured on the first problem and family only. Orders 5 and more, of solvers of several calls a step, reach
+            rounding there before they show: they are measured on `order_problems()["sharp"]` and the first family, at
+            fewer steps. Orders by noise class have problems of their own.
         steps: for `observed_order`; strong orders need fewer, by default 16, 32 and 64.
         orders: False leaves out the orders, which take most of the time.
 
@@ -147,6 +151,10 @@ def _orders(
         raise OptionError("grids", got="none", expected="at least one family", fix="Leave it out for four.")
     standard = order_problems()
     flows = [standard[n] for n in ("vp", "edm", "rectified_flow")] if problems is None else list(problems)
+    order: Any = trial.solver.declared.deterministic or 0
+    if problems is None and steps is None and order >= _HIGH and getattr(trial.solver, "calls_per_step", 1) > 1:
+        flows, families = [standard["sharp"]], families[:1]
+        steps = _HIGH_STEPS if order < _HIGHEST else _HIGHEST_STEPS
     measured = []
     for i, problem in enumerate(flows):
         for family in families if i == 0 else families[:1]:
