@@ -44,7 +44,9 @@ def _fast() -> list[tuple[OrderCase, str]]:
             continue
         if case.rotated and not case.default and (case.limited or callable(case.tau) or options.get("order", 0) > 3):
             continue
-        families = FAMILIES if case.default and not callable(case.tau) else (FAMILIES[i % 4],)
+        # Without noise a stepper of SDEs is one of a few Runge-Kutta methods: one family each, in turn.
+        whole = case.default and not callable(case.tau) and isinstance(case.solver, PlanSolver)
+        families = FAMILIES if whole else (FAMILIES[i % 4],)
         if case.rotated and case.kind == "deterministic":
             families = ("half_log_snr", "karras") if case.default else (("half_log_snr", "karras")[i % 2],)
         chosen += [(case, family) for family in families]

@@ -418,7 +418,7 @@ def test_an_increasing_grid_runs_the_flow_upwards(process, name: str) -> None:
     x = torch.tensor([[0.2, 0.5], [1.9, -1.0]], dtype=F64)
     errors = []
     # Taming is of order 1 once |h f| is small, which it is late where x grows with sigma.
-    for n in (1280, 2560) if name == "tamed_euler_maruyama" else (20, 40):
+    for n in (320, 640) if name == "tamed_euler_maruyama" else (20, 40):
         grid = times(process, np.linspace(1.5, -1.5, n + 1).tolist())
         x0 = float(process.alpha(grid[0])) * x
         got = sdekit.solve(process.probability_flow(exact), x0, grid, name).x
