@@ -184,3 +184,11 @@ def test_a_reverse_diffusion_of_a_model():
     found = sdekit.solve(model, x, [0.9, 0.05], "sra1", rtol=3e-2, atol=3e-2, seed=0)
     fine = sdekit.solve(sdekit.VP().reverse(model), x, [0.9, 0.05], "shark", steps=150, seed=0, noise="path")
     assert found.success and float((found.x - fine.x).abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (2, 0), (3,), (2, 2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_states_of_any_shape(shape, dtype):
+    with torch.inference_mode():
+        found = solve(SINH, torch.ones(shape, dtype=dtype), [0.0, 1.0], "sriw1", 0.3)
+    assert found.success and found.x.shape == shape and found.x.dtype == dtype and len(found.steps) == shape[0]
