@@ -18,7 +18,10 @@ _STEPPERS = (
 )
 """Methods for SDEs that make no plans."""
 _WEAK_TWO = ("platen_weak2", "dri1", "ri5")
-_SPECIAL = ("exponential_euler_maruyama", "tamed_euler_maruyama")  # for drifts of a kind
+_SPECIAL = (  # for drifts of a kind
+    *("exponential_euler_maruyama", "tamed_euler_maruyama"),
+    *("implicit_euler_maruyama", "theta_maruyama"),
+)
 _SRK = ("sra2", "sra3", "sosra", "sosra2", "sriw1", "sriw2", "sosri2")
 _AREA = ("sra1", "shark", "exp_sra")  # those that use the area of the path
 

@@ -19,13 +19,13 @@ from sdekit.control.failure import Trace, cause_of_underflow, explain
 from sdekit.control.fields import Field
 from sdekit.control.nodes import Nodes
 from sdekit.control.observer import Observer
-from sdekit.control.results import Results
 from sdekit.control.rows import Active, Calls
+from sdekit.control.session import Session
 from sdekit.control.start import first_steps
-from sdekit.errors import NonFiniteError, SdekitError
+from sdekit.errors import SdekitError
 from sdekit.monitor import Monitor, bad_samples
 from sdekit.shapes import compute_dtype
-from sdekit.solution import AdaptiveRun, Partial, Status, StepInfo
+from sdekit.solution import AdaptiveRun, Status, StepInfo
 
 __all__ = ["adapt"]
 
@@ -63,23 +63,12 @@ def adapt(
         UnfinishedError, NonFiniteError: where a sample fails, unless the monitor masks.
     """
     loop = _Loop(field, method, x, times, monitor, rtol, atol, limit, observer)
-    loop.callback, loop.advance = callback, advance
-    try:
-        stopped = loop.run(frozenset(save))
-    except BaseException as error:
-        loop.annotate(error)
-        raise
-    run = loop.result(frozenset(save))
-    if not stopped:
-        loop.check_end(run)
-    return run
+    loop.enter(frozenset(save))
+    return loop.solve(frozenset(save), callback, advance)
 
 
-class _Loop:
+class _Loop(Session):
     """One solve."""
-
-    callback: Callable[[StepInfo], Any] | None = None
-    advance: Callable[[int], Any] | None = None
 
     def __init__(
         self,
@@ -93,13 +82,12 @@ class _Loop:
         limit: int,
         observer: Observer | None = None,
     ) -> None:
-        self.observer = observer
-        self.field, self.method, self.monitor, self.times, self.limit = field, method, monitor, times, limit
-        self.scheme, self.filter, self.last = Scheme(method.pair), method.filter, len(times) - 1
+        super().__init__(x, times, monitor, limit)
+        self.field, self.method, self.observer = field, method, observer
+        self.scheme, self.filter = Scheme(method.pair), method.filter
         self.eps = torch.finfo(x.dtype).eps
         state = x.to(compute_dtype(x.dtype), copy=True, memory_format=torch.contiguous_format)
         self.norm, self.strict = Norm(rtol, atol, state), monitor.checks == "full"
-        self.results, self.attempts = Results(x), 0
         history = self.filter.no_history(len(x)) if self.filter.remembers else None
         self.active = Active(state, field.goals, history)
         self.calls = Calls(field, self.active, limit)
@@ -108,10 +96,16 @@ class _Loop:
         field.copied = small
         self.slowed = False  # whether the last step of any sample was rejected
         self.finest = _FINEST * float(np.abs(field.goals).max())
-        self.told = torch.full((len(x),), float(times[0]), dtype=torch.float64)
 
-    def run(self, save: frozenset[int]) -> bool:
-        """To the end, or until the callback stops it: then true."""
+    @property
+    def calls_made(self) -> int:
+        return self.calls.made
+
+    def at(self, u: np.ndarray) -> np.ndarray:
+        return np.array(self.field.times(u))
+
+    def enter(self, save: frozenset[int]) -> None:
+        """The start, without samples that are not finite."""
         a = self.active
         if 0 in save:
             self.results.reach(0, a.rows, a.x)
@@ -122,21 +116,6 @@ class _Loop:
             a.x = torch.where(self.column(known), torch.zeros_like(a.x), a.x)  # should they stay in the batch
             self.results.status[known] = int(Status.NON_FINITE)
             self.drop(known)
-        if self.going():
-            self.begin()
-        while self.going():
-            made = self.calls.made
-            self.attempt(save)
-            if self.advance is not None:
-                self.advance(self.calls.made - made)
-            if self.callback is not None and self.tell():
-                return True
-        return False
-
-    def going(self) -> bool:
-        """Whether any sample is under way."""
-        alive = self.active.alive
-        return len(self.active) > 0 if alive is None else bool(alive.any())
 
     def begin(self) -> None:
         """The slopes at the start, and the first steps."""
@@ -158,8 +137,6 @@ class _Loop:
         else:
             a.h = np.full(len(a), first)
         self.look_ahead(None)
-        if self.advance is not None:
-            self.advance(self.calls.made)
 
     def attempt(self, save: frozenset[int]) -> None:
         """One step of every active sample, accepted for some, rejected for others."""
@@ -371,43 +348,11 @@ class _Loop:
         self.results.leave(a, a.under_way(), self.calls.nfe, self.attempts)
         return self.results.run(self.last, save, a)
 
-    def partial(self) -> Partial:
-        """What every sample has reached, and when."""
-        run = self.result(frozenset())
-        return Partial(
-            run.x.detach(), torch.from_numpy(np.array(self.field.times(self.results.reached))), run.nfe, run.status
-        )
-
-    def tell(self) -> bool:
-        """Call the callback; true where it stops the solve."""
-        partial = self.partial()
-        before, self.told = self.told, torch.as_tensor(partial.t)
-        info = StepInfo(self.attempts - 1, before, self.told, partial.x.clone(), None, self.calls.made)
-        return self.callback is not None and self.callback(info) is True
-
     def annotate(self, error: BaseException) -> None:
-        """Say where in the solve an exception arose; those of user code pass through otherwise unchanged."""
-        if isinstance(error, SdekitError):
-            error.partial = self.partial()
-        t = self.field.times(self.active.u)
-        span = f", between t = {t.min():.8g} and {t.max():.8g}" if len(t) else ""
-        error.add_note(f"raised in attempt {self.attempts}{span}, of a sdekit solve with adaptive steps")
-        if len(t) < len(self.results.status) and not isinstance(error, SdekitError):
+        super().annotate(error)
+        batch, whole = len(self.active), len(self.results.status)
+        if batch < whole and not isinstance(error, SdekitError):
             error.add_note(
-                f"The batch had {len(t)} of {len(self.results.status)} samples, as the others had arrived. For a drift "
-                "that holds a value for each sample, pass a solver with compact=False."
+                f"The batch had {batch} of {whole} samples, as the others had arrived. For a drift that holds a value "
+                "for each sample, pass a solver with compact=False."
             )
-
-    def check_end(self, run: AdaptiveRun) -> None:
-        """What is returned, in the dtype in which it is returned: half precisions overflow there."""
-        for goal, x in {**run.saved, self.last: run.x}.items():
-            try:
-                self.monitor.state(x, self.attempts, self.times[goal])
-            except NonFiniteError as error:
-                error.partial = self.partial()
-                raise
-
-    def column(self, which: np.ndarray) -> Tensor:
-        """(n, 1, ..., 1), on the state's device."""
-        x = self.active.x
-        return torch.from_numpy(which).to(x.device).view(-1, *(1,) * (x.ndim - 1))

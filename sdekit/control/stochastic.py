@@ -11,7 +11,6 @@ its length; the two are then what is kept.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -23,14 +22,14 @@ from sdekit.brownian import BrownianPath
 from sdekit.control.attempt import Norm
 from sdekit.control.lattice import FINEST, Lattice
 from sdekit.control.rescaled import Rescaled
-from sdekit.control.results import Results
 from sdekit.control.rows import Active, refused_rows
+from sdekit.control.session import Session
 from sdekit.errors import NonFiniteError, OutOfDomain, SdekitError, SolverMismatchError, UnfinishedError
 from sdekit.integrate import Dynamics
 from sdekit.monitor import Monitor
 from sdekit.sde import SDE
 from sdekit.shapes import compute_dtype
-from sdekit.solution import AdaptiveRun, Partial, Status, StepInfo
+from sdekit.solution import AdaptiveRun, Status, StepInfo
 
 __all__ = ["adapt_sde"]
 
@@ -90,25 +89,17 @@ def adapt_sde(
     Raises:
         UnfinishedError, NonFiniteError: where a sample fails, unless the monitor masks.
     """
-    loop = _Loop(sde, stepper, x, times, path, monitor, Norm(rtol, atol, x.to(compute_dtype(x.dtype))), order, limit)
-    loop.controller, loop.callback, loop.advance = controller, callback, advance
-    try:
-        stopped = loop.run(frozenset(save))
-    except BaseException as error:
-        loop.annotate(error)
-        raise
-    run = loop.result(frozenset(save))
-    if not stopped:
-        loop.check_end(run)
-    return run
+    norm = Norm(rtol, atol, x.to(compute_dtype(x.dtype)))
+    loop = _Loop(sde, stepper, x, times, path, monitor, norm, order, controller, limit)
+    loop.enter(frozenset(save))
+    return loop.solve(frozenset(save), callback, advance)
 
 
-class _Loop:
+class _Loop(Session):
     """One solve."""
 
-    controller: Any
-    callback: Callable[[StepInfo], Any] | None = None
-    advance: Callable[[int], Any] | None = None
+    active: _Walkers
+    what = "of an SDE with adaptive steps"
 
     def __init__(
         self,
@@ -120,14 +111,15 @@ class _Loop:
         monitor: Monitor,
         norm: Norm,
         order: float,
+        controller: Any,
         limit: int,
     ) -> None:
-        self.sde, self.stepper, self.times, self.monitor, self.norm = sde, stepper, list(times), monitor, norm
-        self.exponent, self.limit, self.last = order + 0.5, limit, len(times) - 1
-        self.lattice, self.results = Lattice(times), Results(x)
+        super().__init__(x, times, monitor, limit)
+        self.sde, self.stepper, self.norm, self.controller = sde, stepper, norm, controller
+        self.exponent, self.lattice = order + 0.5, Lattice(times)
         state = x.to(compute_dtype(x.dtype), copy=True, memory_format=torch.contiguous_format)
         self.active = _Walkers(state, self.lattice.times, None)
-        self.dtype, self.attempts, self.made = x.dtype, 0, 0
+        self.dtype, self.made = x.dtype, 0
         self.calls = Dynamics(sde, x, Monitor(x, "off", False), limit + 1)
         shape = self.calls.increment_shape(self.times[0], state) if len(x) else x.shape
         self.noise_shape = tuple(shape[1:])
@@ -142,13 +134,16 @@ class _Loop:
                 fix="Take sriw1, milstein or spark, or fixed steps.",
             )
         self.path = path(int(np.prod(self.noise_shape, dtype=np.int64)), self.moments)
-        self.told = torch.full((len(x),), float(times[0]), dtype=torch.float64)
         self.flag: bool | None = None
         self.doubles: bool | None = None
         """Whether errors are found by steps of half the length; None until the stepper has shown it."""
 
-    def run(self, save: frozenset[int]) -> bool:
-        """To the end, or until the callback stops it: then true."""
+    @property
+    def calls_made(self) -> int:
+        return self.made
+
+    def enter(self, save: frozenset[int]) -> None:
+        """The start, without samples that are not finite."""
         a = self.active
         if 0 in save:
             self.results.reach(0, a.rows, a.x)
@@ -156,21 +151,10 @@ class _Loop:
         if known.any():
             self.results.status[known] = int(Status.NON_FINITE)
             self.drop(known)
-        self.begin()
-        while len(a):
-            made = self.made
-            self.attempt(save)
-            if self.advance is not None:
-                self.advance(self.made - made)
-            if self.callback is not None and self.tell():
-                return True
-        return False
 
     def begin(self) -> None:
         """The first steps: so long that neither drift nor noise moves the state by more than `_FIRST`."""
         a = self.active
-        if not len(a):
-            return
         a.history = self.controller.no_history(len(a)) if self.controller.remembers else None
         whole = self.lattice.width(a.goal)
         with torch.no_grad(), np.errstate(divide="ignore", invalid="ignore"):
@@ -348,38 +332,3 @@ class _Loop:
         a = self.active
         self.results.leave(a, a.under_way(), np.full(len(a), self.made), self.attempts)
         return self.results.run(self.last, save, a)
-
-    def partial(self) -> Partial:
-        """What every sample has reached, and when."""
-        run = self.result(frozenset())
-        return Partial(run.x.detach(), torch.from_numpy(self.results.reached.copy()), run.nfe, run.status)
-
-    def tell(self) -> bool:
-        """Call the callback; true where it stops the solve."""
-        partial = self.partial()
-        after = torch.as_tensor(partial.t)
-        before, self.told = self.told, after
-        info = StepInfo(self.attempts - 1, before, after, partial.x.clone(), None, self.made)
-        return self.callback is not None and self.callback(info) is True
-
-    def annotate(self, error: BaseException) -> None:
-        """Say where in the solve an exception arose; those of user code pass through otherwise unchanged."""
-        if isinstance(error, SdekitError):
-            error.partial = self.partial()
-        u = self.active.u
-        span = f", between t = {u.min():.8g} and {u.max():.8g}" if len(u) else ""
-        error.add_note(f"raised in attempt {self.attempts}{span}, of a sdekit solve of an SDE with adaptive steps")
-
-    def check_end(self, run: AdaptiveRun) -> None:
-        """What is returned, in the dtype in which it is returned: half precisions overflow there."""
-        for goal, x in itertools.chain(run.saved.items(), [(self.last, run.x)]):
-            try:
-                self.monitor.state(x, self.attempts, self.times[goal])
-            except NonFiniteError as error:
-                error.partial = self.partial()
-                raise
-
-    def column(self, which: np.ndarray) -> Tensor:
-        """(n, 1, ..., 1), on the state's device."""
-        x = self.active.x
-        return torch.from_numpy(which).to(x.device).view(-1, *(1,) * (x.ndim - 1))

@@ -12,6 +12,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     euler_maruyama,
     exp_sra,
     foster,
+    implicit,
     log_ode,
     milstein,
     runge_kutta,

@@ -81,7 +81,8 @@ def test_a_function_that_edits_its_input_is_refused(case, mode):
     x = case.start()
     before = x.clone()
     with MODES[mode]():
-        if mode == "inference" and case.route == "step":  # nothing counts changes there: a copy is handed out
+        # In inference mode nothing counts changes: a copy is handed out. Implicit methods leave it, for derivatives.
+        if mode == "inference" and case.route == "step" and case.solver.family != "drift-implicit":
             edited, clean = (case.solve(f, x).x for f in (lambda x, t: x.mul_(0.5), lambda x, t: 0.5 * x))
             assert torch.equal(edited, clean)
         else:

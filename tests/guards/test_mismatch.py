@@ -17,7 +17,8 @@ from sdekit.noise_class import noise_classes
 from sdekit.solvers.base import PlanSolver, Stepper
 
 X = torch.ones(3, 2, dtype=torch.float64)
-DOWN, UP = [0.9, 0.6, 0.3], [0.3, 0.6, 0.9]
+# Short steps: implicit methods find no root of theirs where h df/dx passes 1.
+DOWN, UP = [0.9, 0.85, 0.8], [0.3, 0.6, 0.9]
 NAMES = [i.name for i in sdekit.solvers.available()]
 VP = sdekit.VP()
 MODEL = sdekit.Model(lambda x, t: torch.tanh(x), VP)

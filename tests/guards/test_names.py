@@ -211,11 +211,18 @@ ADAPTIVE_EFFECTS = {
 }
 
 
-# Those that matter on SDEs whose noise depends on the state.
+# Those that matter on SDEs whose noise depends on the state, or on curved drifts. A tolerance decides whether a step is
+# good enough, and no number.
 SDE_EFFECTS = {
     ("log_ode", "area"): {"area": "davie_foster"},
     ("milstein", "derivative"): {"derivative": "free"},
     ("milstein_stratonovich", "derivative"): {"derivative": "free"},
+    ("theta_maruyama", "theta"): {"theta": 0.75},
+    **{
+        (name, option): {option: value}
+        for name in ("implicit_euler_maruyama", "theta_maruyama")
+        for option, value in (("iterations", 2), ("tolerance", 1e-30))
+    },
 }
 
 
@@ -236,7 +243,13 @@ def test_every_sde_option_changes_a_result(name, option):
     def end(**options):
         return sdekit.solve(sde, x, [0.0, 0.3, 0.5], sdekit.solvers.get(name, **options), seed=0).x
 
-    assert not torch.equal(end(), end(**SDE_EFFECTS[name, option]))
+    change = SDE_EFFECTS[name, option]
+    if option == "tolerance":
+        with pytest.raises(SdekitError, match="Newton"):
+            end(iterations=2, **change)
+        assert torch.equal(end(tolerance=1e-3), end())
+    else:
+        assert not torch.equal(end(), end(**({"tolerance": 1.0} if option == "iterations" else {}), **change))
     assert f"{option}=" in sdekit.solvers.get(name).label
 
 
