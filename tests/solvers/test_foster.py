@@ -53,7 +53,7 @@ def test_strong_order(name: str, problem: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["", ", down"])
-@pytest.mark.parametrize("noise", ["additive", "scalar", "diagonal", "commutative", "general", "sine"])
+@pytest.mark.parametrize("noise", ["additive", "scalar", "diagonal", "commutative", "general", "geometric"])
 @pytest.mark.parametrize("name", NAMES)
 def test_strong_order_everywhere(name: str, noise: str, way: str):
     found = observed_order(name, "strong", SDES[noise + way], steps=(32, 64, 128, 256))

@@ -53,7 +53,7 @@ def test_strong_order_one(name: str, way: str, noise: str, derivative: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("derivative", ["automatic", "free"])
 @pytest.mark.parametrize("way", ["", ", down"])
-@pytest.mark.parametrize("noise", ["additive", "scalar", "diagonal", "commutative", "sine"])
+@pytest.mark.parametrize("noise", ["additive", "scalar", "diagonal", "commutative", "geometric"])
 @pytest.mark.parametrize("name", NAMES)
 def test_strong_order_one_everywhere(name: str, noise: str, way: str, derivative: str):
     solver = sdekit.solvers.get(name, derivative=derivative)

@@ -50,10 +50,15 @@ def test_strong_order(name: str, problem: str):
     assert found.declared == 1 and abs(found.value - 1) <= 0.3, str(found)
 
 
+EVERYWHERE = ["additive", "scalar", "diagonal", "commutative", "general", "geometric"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["", ", down"])
-@pytest.mark.parametrize("noise", ["additive", "scalar", "diagonal", "commutative", "general", "sine"])
-@pytest.mark.parametrize("name", NAMES)
+# The reversible method is unstable where noise grows with the state: it overflows at few steps.
+@pytest.mark.parametrize(
+    "name, noise", [(n, p) for n in NAMES for p in EVERYWHERE if (n, p) != ("reversible_heun", "geometric")]
+)
 def test_strong_order_everywhere(name: str, noise: str, way: str):
     found = observed_order(name, "strong", SDES[noise + way], steps=(16, 32, 64, 128, 256))
     order = 0.5 if noise == "general" else 1
