@@ -88,7 +88,7 @@ numpy.set_printoptions(precision=3)
 warnings.simplefilter("ignore")
 os.environ["DIRTY"] = "1"
 sys.path.append("dirty")
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGINT, lambda *_: None)
 logging.basicConfig()
 sys.excepthook = lambda *args: None
 threading.Thread(target=time.sleep, args=(30,), daemon=True, name="dirty").start()

@@ -79,7 +79,8 @@ class Case:
 
 
 def _cases() -> list[Case]:
-    found = []
+    """Of methods for SDEs that share their code and differ by a table of numbers, the first stands for all."""
+    found, seen = [], set()
     named = [(i.name, {}) for i in sdekit.solvers.available()]
     for name, options in [*named, *VARIANTS]:
         solver = sdekit.solvers.get(name, **options)
@@ -88,6 +89,10 @@ def _cases() -> list[Case]:
             stochastic = sdekit.solvers.info(name, **options).stochastic
             found.append(Case(f"{label}/plan", solver, "plan", stochastic))
         if isinstance(solver, Stepper) and not options:
+            code = type(solver).step, solver.needs, solver.calculus, solver.uses_time_area
+            if not isinstance(solver, PlanSolver) and code in seen:
+                continue
+            seen.add(code)
             found.append(Case(f"{label}/step", solver, "step", solver.needs == "sde"))
     return found
 

@@ -133,7 +133,7 @@ def test_the_other_calculus_is_converted(name):
 def test_directions():
     with pytest.raises(OptionError, match="which runs forward") as caught:
         sdekit.solve(VP, X, DOWN, "euler_maruyama", seed=0)
-    assert "0.9 down to 0.3" in str(caught.value)
+    assert "0.9 down to 0.8" in str(caught.value)
     additive = SDES["additive"].reverse(lambda t, x: -x)
     for reverse in (VP.reverse(MODEL), additive):
         with pytest.raises(SolverMismatchError, match="decreasing times for a reverse SDE"):
