@@ -87,8 +87,9 @@ def _is_grid(values: list[float], coarse: float, domain: tuple[float, float] | N
         steps = t[1:] - t[:-1] if ends[0] < ends[1] else t[:-1] - t[1:]
         sizes = np.abs(t)
         least = _ULPS * coarse * np.spacing(np.maximum(sizes[1:], sizes[:-1]))
-    # NaN fails the first comparison, and what is infinite the second.
-    if not (np.minimum.reduce(steps - least) >= 0 and np.maximum.reduce(sizes) < math.inf):
+        # NaN fails the first comparison, and what is infinite the second.
+        apart = np.minimum.reduce(steps - least) >= 0
+    if not (apart and np.maximum.reduce(sizes) < math.inf):
         return False
     low, high = min(ends), max(ends)
     fits = direction == "either" or (direction == "down") == (ends[1] < ends[0])
