@@ -23,7 +23,7 @@ NAMES = [i.name for i in solvers.available()]
 PLANNED = [n for n in NAMES if isinstance(solvers.get(n), PlanSolver)]
 
 
-def test_the_issue_s_solvers_are_there() -> None:
+def test_the_solvers_that_everything_starts_from_are_there() -> None:
     assert set(NAMES) >= {
         *("euler", "midpoint", "heun", "rk4", "euler_maruyama", "ddim", "ddpm", "edm_heun"),
         *("dpmpp_2m", "dpmpp_2m_sde", "exp_adams"),
