@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import platform
-import statistics
 import sys
 import time
 from collections import Counter
@@ -41,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the f
 import sdekit
 from benchmarks import speed_adaptive, speed_brownian, speed_srk, speed_targets
 from benchmarks.peers import installed, kdiffusion_sampling, missing
+from benchmarks.timing import clocked, medians
 from sdekit.noise import PlainNoise, StepNoise
 
 SHAPES = [(1, 4, 64, 64), (16, 4, 64, 64), (64, 3, 32, 32), (256, 3, 32, 32)]
@@ -69,25 +69,6 @@ class FreeNetwork:
         self.calls = 0
         run()
         return (self.end - self.start) / (STEPS - WARM)
-
-
-def clocked(run: Callable[[], object], repeats: int = 1) -> float:
-    """Process seconds of one run."""
-    start = time.process_time()
-    for _ in range(repeats):
-        run()
-    return (time.process_time() - start) / repeats
-
-
-def medians(functions: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """The median of each function's answers over interleaved rounds, after one for warming up."""
-    answers: dict[str, list[float]] = {name: [] for name in functions}
-    for i in range(rounds + 1):
-        for name, function in functions.items():
-            value = function()
-            if i:
-                answers[name].append(value)
-    return {name: statistics.median(values) for name, values in answers.items()}
 
 
 def times() -> list[float]:

@@ -11,11 +11,8 @@ rounds; errors are those of the median sample, in units of the tolerance, agains
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the f
 
 import sdekit
 from benchmarks.peers import installed
+from benchmarks.timing import run_rows, times_of
 
 START, END, TOLERANCE, VARIANCE = 80.0, 0.002, 1e-6, 0.09
 BATCHES = (1, 64, 4096)
@@ -90,7 +88,7 @@ def row_6(rounds: int) -> None:
             calls[name] = net.calls
         at = torch.linspace(0.1, 10, batch, dtype=torch.float64)[:, None]
         score = lambda: [net(at, x) for _ in range(20)]  # noqa: E731, B023
-        found = _medians({**functions, "score": score}, rounds)
+        found = times_of({**functions, "score": score}, rounds)
         for name in functions:
             speed = found.get("torchdiffeq dopri5", float("nan")) / found[name]
             multiple = found[name] / (calls[name] * found["score"] / 20)
@@ -133,28 +131,9 @@ def _goal(batch: int, speed: float, multiple: float) -> str:
     return ", ".join(f"{name} {'reached' if ok else 'MISSED'}" for name, ok in reached)
 
 
-def _medians(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Process seconds of each, interleaved, after one round for warming up."""
-    found: dict[str, list[float]] = {name: [] for name in functions}
-    for i in range(rounds + 1):
-        for name, function in functions.items():
-            start = time.process_time()
-            function()
-            if i:
-                found[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    with torch.no_grad():
-        row_6(options.rounds)
-        row_7(options.rounds)
+    run_rows(__doc__, 9, row_6, row_7)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,10 @@ has the numbers of one machine, and what diffrax's VirtualBrownianTree takes on 
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import itertools
 import random
-import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +31,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the file also runs as a script
 
 from benchmarks.peers import installed, kdiffusion_sampling, missing
+from benchmarks.timing import run_rows, times_of
 from sdekit.brownian import BrownianPath
 from sdekit.math.philox import NATIVE
 from sdekit.noise import PathNoise
@@ -100,14 +98,7 @@ def measure(out: Tensor, pairs: Pairs, rounds: int, trees: bool) -> dict[str, fl
     """Process seconds for a query of each, and of `normal_`. Trees take their time."""
     functions: dict[str, Callable[[], object]] = {"normal_": lambda: [out.normal_() for _ in pairs]}
     functions |= {name: (lambda run=run: run(pairs)) for name, run in paths(out).items() if trees or name not in TREES}
-    found: dict[str, list[float]] = {name: [] for name in functions}
-    for i in range(rounds + 1):
-        for name, function in functions.items():
-            start = time.process_time()
-            function()
-            if i:
-                found[name].append((time.process_time() - start) / len(pairs))
-    return {name: statistics.median(seconds) for name, seconds in found.items()}
+    return {name: seconds / len(pairs) for name, seconds in times_of(functions, rounds).items()}
 
 
 def row_4(rounds: int) -> None:
@@ -133,13 +124,7 @@ def row_4(rounds: int) -> None:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    with torch.no_grad():
-        row_4(options.rounds)
+    run_rows(__doc__, 3, row_4)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,8 @@ time; medians of interleaved rounds; errors are root mean squares of asinh(x) ag
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that the f
 
 import sdekit
 from benchmarks.peers import installed
+from benchmarks.timing import run_rows, times_of
 
 BATCH, SIZE, STEPS = 1024, 16, 64
 GOAL = 8
@@ -155,7 +153,7 @@ def _table(title: str, sde: Any, names: dict[str, int], x: Tensor, rounds: int, 
         exact = torch.asinh(x) + 1 + Drawn(steps).end
         drawn = label.endswith("drawn") and not sde.additive
         errors[label] = float((torch.asinh(end) - exact).square().mean().sqrt()) if drawn else None
-    found = _medians(functions, rounds)
+    found = times_of(functions, rounds)
     print(f"   {title}")
     print(f"   {'solver, noise':<26} {'steps':>5} {'calls':>12} {'us a step':>10} {'speed':>6} {'error':>9}   goal")
     for label in functions:
@@ -169,27 +167,9 @@ def _table(title: str, sde: Any, names: dict[str, int], x: Tensor, rounds: int, 
         print(f"   {label:<26} {shown} {error:>9}   {goal}", flush=True)
 
 
-def _medians(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Process seconds of each, interleaved, after one round for warming up."""
-    found: dict[str, list[float]] = {name: [] for name in functions}
-    for i in range(rounds + 1):
-        for name, function in functions.items():
-            start = time.process_time()
-            function()
-            if i:
-                found[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    with torch.no_grad():
-        row_8(options.rounds)
+    run_rows(__doc__, 9, row_8)
 
 
 if __name__ == "__main__":

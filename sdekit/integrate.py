@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from sdekit.calculus import LocalNoise, check_diffusion
 from sdekit.errors import InterfaceError, ModelOutputError, NonFiniteError, OptionError, SdekitError, ShapeError
 from sdekit.execute.outputs import same_memory
+from sdekit.increments import Increments
 from sdekit.model import check_output
 from sdekit.monitor import Monitor
 from sdekit.noise import OWN, NoiseSource
@@ -18,18 +19,11 @@ from sdekit.sde import ODE, SDE
 from sdekit.shapes import compute_dtype, time_like, uninitialised_like
 from sdekit.solution import Partial, Run, StepInfo
 
-__all__ = ["Dynamics", "Walk", "integrate"]
+__all__ = ["Dynamics", "Walk", "checked_step", "integrate"]
 
 
 class _Stepper(Protocol):
     def step(self, dynamics: Any, t0: float, t1: float, x: Tensor, increments: Any, state: Any) -> Any: ...
-
-
-class _Increments(NamedTuple):
-    W: Tensor
-    H: Tensor | None
-    K: Tensor | None
-    extra: tuple[Tensor, ...]
 
 
 class _Buffers:
@@ -253,10 +247,10 @@ class Walk:
         inner.begin(i)
         increments = self.increments(inner, i, y)
         made = self.stepper.step(inner, self.times[i], self.times[i + 1], y, increments, state)
-        y, _, state = _checked(made, y)
+        y, _, state = checked_step(made, y)
         return y, state
 
-    def increments(self, inner: Dynamics, i: int, y: Tensor) -> _Increments | None:
+    def increments(self, inner: Dynamics, i: int, y: Tensor) -> Increments | None:
         """The noise of a step, the same whenever it is asked for where the source is keyed."""
         if self.noise is None:
             return None
@@ -274,7 +268,7 @@ def _check_end(run: Run, x: Tensor, times: Sequence[float], monitor: Monitor) ->
         raise
 
 
-def _checked(result: Any, y: Tensor) -> tuple[Tensor, Any, Any]:
+def checked_step(result: Any, y: Tensor) -> tuple[Tensor, Any, Any]:
     """What a stepper returned. Raises InterfaceError or ShapeError: a plugin must not change shapes unnoticed."""
     fix = "Return StepResult(x, error, state), x like the state it was given."
     if not isinstance(result, tuple) or len(result) != 3 or not isinstance(result[0], Tensor):
@@ -288,7 +282,7 @@ def _checked(result: Any, y: Tensor) -> tuple[Tensor, Any, Any]:
 
 def _draw(
     noise: NoiseSource, stepper: Any, y: Tensor, shape: tuple[int, ...], i: int, t0: float, t1: float, monitor: Monitor
-) -> _Increments:
+) -> Increments:
     """W, and H and K where they are used: streams 0 to 2, scaled to variances h, h / 12, h / 720. Extra ones follow."""
 
     def normal(stream: int, shape: tuple[int, ...] = shape) -> Tensor:
@@ -300,7 +294,7 @@ def _draw(
     root = abs(t1 - t0) ** 0.5
     area, time_area = (bool(getattr(stepper, name, False)) for name in ("uses_area", "uses_time_area"))
     extra: Any = getattr(stepper, "extra_shapes", lambda shape: ())
-    return _Increments(
+    return Increments(
         normal(0) * root,
         normal(1) * (root / 12**0.5) if area else None,
         normal(2) * (root / 720**0.5) if time_area else None,

@@ -191,11 +191,18 @@ def _affine_problem(
             fixed = method.fixed_stochasticity
             tau = (method.default_stochasticity if grid[1] < grid[0] else 0.0) if fixed is None else fixed
         return Problem(dynamics, grid, method, model, method.plan(process, grid, tau))
-    tau = method.default_stochasticity if asked is None else asked
-    chosen = process.reverse(model, tau) if asked is None else dynamics
-    _check_direction(chosen, grid)
+    chosen = _reverse(dynamics, process, model, asked, grid, method)
     _check_times(process, chosen, grid, method)
     return _stepper_problem(chosen, grid, method)
+
+
+def _reverse(
+    dynamics: Any, process: AffineSDE, model: Model, asked: Stochasticity | None, grid: list[float], method: Solver
+) -> Any:
+    """What a stepper steps: the dynamics asked for, or of a bare Model the reverse that the solver implies."""
+    chosen = process.reverse(model, method.default_stochasticity) if asked is None else dynamics
+    _check_direction(chosen, grid)
+    return chosen
 
 
 def _check_times(process: AffineSDE, dynamics: Any, grid: list[float], method: Any) -> None:
@@ -376,11 +383,8 @@ def _adaptive_problem(
         if affine is None:
             problem = _bare(dynamics, times, None, method)
         else:
-            process, model, asked = affine
-            tau = method.default_stochasticity if asked is None else asked
-            sde = process.reverse(model, tau)
-            _check_direction(sde, check_times(times, domain=process.domain))
-            problem = _stepper_problem(sde, check_times(times, domain=process.domain), method)
+            grid = check_times(times, domain=affine[0].domain)
+            problem = _stepper_problem(_reverse(dynamics, *affine, grid, method), grid, method)
         return replace(problem, tolerance=tolerance)
     if affine is None:
         return Problem(dynamics, check_times(times), method, tolerance=tolerance)

@@ -73,9 +73,10 @@ def follows_path(method: Any) -> bool:
 
 def path_order(method: Any, classes: tuple[str, ...]) -> float:
     """The strong order of a stepper on an SDE of these noise classes; 0 where it has none."""
+    if not method.declared.noise:
+        return method.declared.strong or 0.0
     order = method.declared.on(classes)
-    strong = (method.declared.strong if "additive" in classes or not method.declared.noise else None) or 0.0
-    return max(strong if order is None or order.strong is None else order.strong, 0.0)
+    return 0.0 if order is None else order.strong or 0.0
 
 
 def check_path_order(method: Any, classes: tuple[str, ...]) -> float:

@@ -25,7 +25,7 @@ PLACES = {
     ),
     1: (
         *("sdekit.sde", "sdekit.schedules", "sdekit.affine", "sdekit.reverse", "sdekit.processes"),
-        *("sdekit.calculus", "sdekit.geometric", "sdekit.noise_class"),
+        *("sdekit.calculus", "sdekit.geometric", "sdekit.noise_class", "sdekit.increments"),
         *("sdekit.model", "sdekit.parameterisation", "sdekit.guidance"),
     ),
     2: ("sdekit.grids", "sdekit.brownian", "sdekit.noise", "sdekit.targets"),

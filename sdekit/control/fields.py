@@ -144,9 +144,7 @@ class FlowField:
 
     def _at(self, times: np.ndarray) -> tuple[np.ndarray, list[Any]]:
         """The scale, and at each node the time and the weights of data and noise, or of x and the network's output."""
-        p = self.process
-        needed = (p.alpha, p.sigma, p.alpha_rate, p.sigma_rate) if self.rates else (p.alpha, p.sigma)
-        schedules = Schedules(*(of_times(f, times) for f in needed), *(np.nan,) * (4 - len(needed)))
+        schedules = self._schedules(times)
         scale, data, noise = self.clock.slope(schedules)
         t = torch.from_numpy(times)
         inputs: Any = t.unbind()
@@ -156,13 +154,18 @@ class FlowField:
                 inputs = self.model.inputs(t, schedules, self.like)
         return scale, list(zip(inputs, data, noise, strict=True))
 
+    def _schedules(self, times: np.ndarray) -> Schedules:
+        """At these times, with the rates where they are read."""
+        p = self.process
+        needed = (p.alpha, p.sigma, p.alpha_rate, p.sigma_rate) if self.rates else (p.alpha, p.sigma)
+        return Schedules(*(of_times(f, times) for f in needed), *(np.nan,) * (4 - len(needed)))
+
     def _check_ends(self) -> None:
         """That the network's prediction gives the slope at both ends."""
         if self.own:
             return
-        p, ends = self.process, self.ends[[0, -1]]
-        rates = [of_times(f, ends) for f in (p.alpha, p.sigma, p.alpha_rate, p.sigma_rate)]
-        schedules = Schedules(*rates)
+        ends = self.ends[[0, -1]]
+        schedules = self._schedules(ends)
         _, data, noise = self.clock.slope(schedules)
         found = np.stack(self.model.convert((data, noise), schedules))
         for t, known in zip(ends.tolist(), np.isfinite(found).T.tolist(), strict=True):

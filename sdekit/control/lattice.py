@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sdekit.math.dyadic import LEVELS
+
 __all__ = ["FINEST", "Lattice"]
 
 FINEST = 50
 """The largest k; j then has 50 bits, which a float64 holds."""
-
-_LEVELS = 19  # of a Brownian path: see `sdekit.brownian`
 
 
 class Lattice:
@@ -67,4 +67,4 @@ class Lattice:
 def _leaf(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """The least interval of a path at the farther of two times."""
     far = np.maximum(np.abs(start), np.abs(end))
-    return np.ldexp(0.5, np.frexp(far)[1] - _LEVELS)
+    return np.ldexp(0.5, np.frexp(far)[1] - LEVELS)

@@ -63,7 +63,6 @@ def adapt(
         UnfinishedError, NonFiniteError: where a sample fails, unless the monitor masks.
     """
     loop = _Loop(field, method, x, times, monitor, rtol, atol, limit, observer)
-    loop.enter(frozenset(save))
     return loop.solve(frozenset(save), callback, advance)
 
 
@@ -105,17 +104,12 @@ class _Loop(Session):
         return np.array(self.field.times(u))
 
     def enter(self, save: frozenset[int]) -> None:
-        """The start, without samples that are not finite."""
         a = self.active
-        if 0 in save:
-            self.results.reach(0, a.rows, a.x)
         if not self.method.compact:
             a.alive = np.ones(len(a), dtype=bool)
-        known = self.monitor.failed.cpu().numpy()
-        if known.any():
-            a.x = torch.where(self.column(known), torch.zeros_like(a.x), a.x)  # should they stay in the batch
-            self.results.status[known] = int(Status.NON_FINITE)
-            self.drop(known)
+        super().enter(save)
+        if a.alive is not None and not a.alive.all():  # they stay in the batch
+            a.x = torch.where(self.column(~a.alive), torch.zeros_like(a.x), a.x)
 
     def begin(self) -> None:
         """The slopes at the start, and the first steps."""

@@ -14,7 +14,7 @@ from sdekit.control.results import Results
 from sdekit.control.rows import Active
 from sdekit.errors import NonFiniteError, SdekitError
 from sdekit.monitor import Monitor
-from sdekit.solution import AdaptiveRun, Partial, StepInfo
+from sdekit.solution import AdaptiveRun, Partial, Status, StepInfo
 
 __all__ = ["Session"]
 
@@ -40,6 +40,10 @@ class Session(ABC):
     @abstractmethod
     def calls_made(self) -> int:
         """How many model calls were made in all."""
+
+    @abstractmethod
+    def drop(self, which: np.ndarray) -> None:
+        """Samples that are done leave the batch."""
 
     @abstractmethod
     def begin(self) -> None:
@@ -70,6 +74,7 @@ class Session(ABC):
     ) -> AdaptiveRun:
         """To the end, or until the callback stops it."""
         try:
+            self.enter(save)
             stopped = self._steps(save, callback, advance)
         except BaseException as error:
             self.annotate(error)
@@ -78,6 +83,15 @@ class Session(ABC):
         if not stopped:
             self._check_end(run)
         return run
+
+    def enter(self, save: frozenset[int]) -> None:
+        """The start, without samples that are not finite."""
+        if 0 in save:
+            self.results.reach(0, self.active.rows, self.active.x)
+        known = self.monitor.failed.cpu().numpy()
+        if known.any():
+            self.results.status[known] = int(Status.NON_FINITE)
+            self.drop(known)
 
     def _steps(
         self,

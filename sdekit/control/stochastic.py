@@ -12,7 +12,7 @@ its length; the two are then what is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from sdekit.control.rescaled import Rescaled
 from sdekit.control.rows import Active, refused_rows
 from sdekit.control.session import Session
 from sdekit.errors import NonFiniteError, OutOfDomain, SdekitError, SolverMismatchError, UnfinishedError
-from sdekit.integrate import Dynamics
+from sdekit.increments import Increments
+from sdekit.integrate import Dynamics, checked_step
 from sdekit.monitor import Monitor
 from sdekit.sde import SDE
 from sdekit.shapes import compute_dtype
@@ -49,13 +50,6 @@ class _Walkers(Active):
     def __init__(self, x: Tensor, goals: np.ndarray, history: np.ndarray | None) -> None:
         super().__init__(x, goals, history)
         self.j, self.k, self.met = (np.zeros(len(x), dtype=np.int64) for _ in range(3))
-
-
-class _Increments(NamedTuple):
-    W: Tensor
-    H: Tensor | None
-    K: Tensor | None
-    extra: tuple[Tensor, ...] = ()
 
 
 def adapt_sde(
@@ -91,7 +85,6 @@ def adapt_sde(
     """
     norm = Norm(rtol, atol, x.to(compute_dtype(x.dtype)))
     loop = _Loop(sde, stepper, x, times, path, monitor, norm, order, controller, limit)
-    loop.enter(frozenset(save))
     return loop.solve(frozenset(save), callback, advance)
 
 
@@ -141,16 +134,6 @@ class _Loop(Session):
     @property
     def calls_made(self) -> int:
         return self.made
-
-    def enter(self, save: frozenset[int]) -> None:
-        """The start, without samples that are not finite."""
-        a = self.active
-        if 0 in save:
-            self.results.reach(0, a.rows, a.x)
-        known = self.monitor.failed.cpu().numpy()
-        if known.any():
-            self.results.status[known] = int(Status.NON_FINITE)
-            self.drop(known)
 
     def begin(self) -> None:
         """The first steps: so long that neither drift nor noise moves the state by more than `_FIRST`."""
@@ -244,7 +227,7 @@ class _Loop(Session):
         drawn = self.path.increment(s, t, rows)
         root = (t - s).abs().sqrt()[:, None]
         w, *areas = ((v / root).reshape(len(x), *self.noise_shape).to(x.dtype) for v in drawn)
-        increments = _Increments(w, areas[0] if self.area else None, areas[1] if self.moments == 3 else None)
+        increments = Increments(w, areas[0] if self.area else None, areas[1] if self.moments == 3 else None)
         shape = (-1, *(1,) * (x.ndim - 1))
         calls = Dynamics(
             Rescaled(self.sde, s.reshape(shape), t.reshape(shape)),
@@ -253,12 +236,13 @@ class _Loop(Session):
             self.limit + 1,
         )
         try:
-            new, estimate, state = self.stepper.step(calls, 0.0, 1.0, x, increments, self.flag)
+            made = self.stepper.step(calls, 0.0, 1.0, x, increments, self.flag)
+            new, estimate, state = checked_step(made, x)
             # What a step leaves of one sample's state is not the next step's; that something is settled, is.
             self.flag = True if state is True else None
         finally:
             self.made += calls.calls
-        return new.to(x.dtype), estimate
+        return new, estimate
 
     def proposed(self, error: np.ndarray, step: np.ndarray, accepted: np.ndarray) -> np.ndarray:
         """The factors of the next steps; none grows after a rejection."""
