@@ -11,7 +11,7 @@ import torch
 
 import sdekit
 from sdekit.errors import ConformanceError, InterfaceError, OptionError, UnknownNameError
-from sdekit.solvers.base import PlanSolver
+from sdekit.solvers.base import PlanSolver, Stepper
 from sdekit.solvers.euler_maruyama import EulerMaruyama
 from sdekit.testing import check_solver, order_problems
 from sdekit.testing.orders import as_solver
@@ -110,9 +110,11 @@ def test_every_registered_solver_passes_with_its_orders(name: str):
     options = {"grids": ("half_log_snr",)} if name == "sosri" else {}  # on others it leaves the domain
     report = check_solver(name, **options)
     solver = as_solver(name)
-    measured = ("deterministic", "weak", "strong") if isinstance(solver, PlanSolver) else ("deterministic", "strong")
-    kinds = {kind for kind in measured if getattr(solver.declared, kind) is not None}
-    assert {order.kind for order in report.orders} == kinds
+    kinds = ("deterministic", "strong", "weak") if isinstance(solver, PlanSolver) else ("deterministic", "strong")
+    wanted = {kind for kind in kinds if getattr(solver.declared, kind) is not None}
+    for orders in solver.declared.noise.values() if isinstance(solver, Stepper) else ():
+        wanted |= {kind for kind in ("strong", "weak") if getattr(orders, kind) is not None}
+    assert {order.kind for order in report.orders} == wanted
 
 
 @pytest.mark.parametrize("name", [i.name for i in sdekit.solvers.available()])
