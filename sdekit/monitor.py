@@ -49,7 +49,8 @@ class Monitor:
 
     def _bad(self, x: Tensor) -> Tensor | None:
         """As `bad_samples`, after one sum over all samples, which settles it while nothing has failed."""
-        if not self._any_failed and math.isfinite(float(x.detach().sum())):  # the one read of the device
+        total = (x.detach() if x.requires_grad else x).sum()
+        if not self._any_failed and math.isfinite(total.item()):  # the one read of the device
             return None
         return bad_samples(x, self.failed)
 

@@ -178,6 +178,8 @@ def _affine_problem(
     steps: int | None,
     method: Solver | Plan,
 ) -> Problem:
+    if isinstance(method, Plan) and steps is None and isinstance(times, (list, tuple)) and method.times == tuple(times):
+        return Problem(dynamics, list(method.times), None, model, method)  # checked when the plan was made
     grid = _affine_grid(process, times, steps)
     if isinstance(method, Plan):
         if method.times != tuple(grid):

@@ -18,7 +18,7 @@ from sdekit.execute import compile_plan, execute
 from sdekit.gradients import run_steps, with_gradients
 from sdekit.model import Model
 from sdekit.monitor import Monitor
-from sdekit.noise import NoiseSource, make_noise
+from sdekit.noise import NAMES, NoiseSource, make_noise
 from sdekit.observed import Wishes, adapt_ode, with_wishes
 from sdekit.plan import Plan
 from sdekit.plan.coefficients import check_fits
@@ -173,7 +173,8 @@ def _check_noise(noise: Any, seed: Any, sample_ids: Any, x: Tensor) -> None:
     """Checked for deterministic solvers too: a wrong value must not wait for the day the solver is changed."""
     if seed is not None and not isinstance(seed, torch.Generator):
         resolve_seed(seed)
-    make_noise(noise, 0, sample_ids, len(x), x.device)
+    if sample_ids is not None or not isinstance(noise, str) or noise not in NAMES:
+        make_noise(noise, 0, sample_ids, len(x), x.device)
     if sample_ids is not None and not (isinstance(noise, str) and noise in ("step", "path")):
         raise OptionError(
             "sample_ids",
