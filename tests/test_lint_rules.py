@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,9 +106,14 @@ RULES: list[Callable[[ast.AST, str], Iterator[Finding]]] = [
 ]
 
 
+@functools.cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_library_keeps_the_rule(rule: Callable[..., Iterator[Finding]], library: dict[str, Path]) -> None:
-    trees = {module: ast.parse(path.read_text()) for module, path in library.items()}
+    trees = {module: _parsed(path) for module, path in library.items()}
     options = {}
     if rule is raises:  # a module may raise what a function of another module makes
         options["makers"] = frozenset(name for tree in trees.values() for name in error_makers(tree))

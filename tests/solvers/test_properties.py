@@ -40,7 +40,7 @@ IN_RHO_OR_LAMBDA = [
 ]
 WITH_NOISE = [
     *(("ddpm", {}), ("ddim", {"eta": 1.0}), ("ddim", {"eta": 0.4}), ("edm_heun", {"churn": 3.0})),
-    *(("dpmpp_2m_sde", {}), ("dpmpp_2m_sde", {"eta": 0.3, "second": "exact"})),
+    *(("dpmpp_2m_sde", {}), ("dpmpp_2m_sde", {"eta": 0.3, "second": "exact"}), ("dpmpp_3m_sde", {})),
     *((k, v) for k in ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde") for v in ({}, {"eta": 0.4})),
     ("dpmpp_sde", {"r1": 0.3}),
 ]
@@ -411,8 +411,12 @@ def test_huge_steps_and_stochasticities_neither_overflow_nor_stay_silent() -> No
 # Upwards: encoding.
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if solvers.get(n).declared.deterministic])
+UPWARDS = [n for n in NAMES if solvers.get(n).declared.deterministic]
+
+
+@pytest.mark.parametrize("name, process", list(zip(UPWARDS, itertools.cycle(PROCESSES))), ids=str)
 def test_an_increasing_grid_runs_the_flow_upwards(process, name: str) -> None:
+    """Each solver on one process, in turn."""
     order = solvers.get(name).declared.deterministic
     exact = targets.gaussian([0.7, -0.3], 0.3).under(process)
     x = torch.tensor([[0.2, 0.5], [1.9, -1.0]], dtype=F64)
