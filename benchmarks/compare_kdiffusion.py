@@ -76,6 +76,13 @@ METHODS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "dpmpp_2s": ("dpmpp_2s", {}, "sample_dpmpp_2s_ancestral", {"eta": 0.0}),
     "dpmpp_2m": ("dpmpp_2m", {}, "sample_dpmpp_2m", {}),
     "dpmpp_3m, as released": ("dpmpp_3m", {"as_released": True}, "sample_dpmpp_3m_sde", {"eta": 0.0}),
+    "dpmpp_3m_sde, as released": ("dpmpp_3m_sde", {"as_released": True}, "sample_dpmpp_3m_sde", {}),
+    "dpmpp_3m_sde, as released, eta 0.5": (
+        "dpmpp_3m_sde",
+        {"as_released": True, "eta": 0.5},
+        "sample_dpmpp_3m_sde",
+        {"eta": 0.5},
+    ),
     "euler_ancestral": ("euler_ancestral", {}, "sample_euler_ancestral", {}),
     "euler_ancestral, eta 0.5, s_noise 1.003": (
         "euler_ancestral",

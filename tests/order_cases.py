@@ -119,6 +119,7 @@ def _dpm_solvers() -> list[OrderCase]:
     cases += [_case("dpm_solver_3", final_order=1), _case("dpm_solver_3", final_order=2)]
     cases += [_case("dpmpp_3m"), _case("dpmpp_3m", starter="single_step")]
     cases += [_case("dpmpp_3m", as_released=True, starter="single_step"), _case("dpmpp_3m", final_order=1)]
+    cases += [_case("dpmpp_3m_sde", eta=0.0)]
     cases += [_case(n, eta=0.0) for n in ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")]
     cases += [_case(n, tau=0.0) for n in _AREA]
     return cases
@@ -144,6 +145,7 @@ def _weak() -> list[OrderCase]:
     cases += [_case("edm_heun", "weak", churn=40.0)]
     cases += [_case("dpmpp_2m_sde", "weak"), _case("dpmpp_2m_sde", "weak", second="exact")]
     cases += [_case("dpmpp_2m_sde", "weak", eta=0.5)]
+    cases += [_case("dpmpp_3m_sde", "weak"), _case("dpmpp_3m_sde", "weak", as_released=True)]
     for tau in (0.5, 1.0, FALLING):
         cases += [_case("dpmpp_2m", "weak", tau), _case("dpmpp_2m", "weak", tau, second="exact")]
         cases += [_case("exp_adams", "weak", tau, order=p, prediction=q) for p in (1, 2, 3) for q in ("data", "noise")]
@@ -164,7 +166,7 @@ def _strong() -> list[OrderCase]:
     cases += [_case(n, "strong", eta=eta) for n in ("ddim", "euler_ancestral") for eta in (1.0, 0.5)]
     cases += [_case("dpmpp_2m", "strong", tau) for tau in (0.2, 1.0)]
     cases += [_case("dpmpp_2m_sde", "strong"), _case("dpmpp_2m_sde", "strong", eta=0.5)]
-    cases += [_case("dpmpp_3m", "strong", 1.0), _case("exp_adams", "strong", 1.0)]
+    cases += [_case("dpmpp_3m_sde", "strong"), _case("dpmpp_3m", "strong", 1.0), _case("exp_adams", "strong", 1.0)]
     cases += [_case("exp_adams", "strong", 0.5, prediction="noise", order=3)]
     cases += [_case(n, "strong", tau) for n in ("euler_maruyama", "sra1", "shark") for tau in (1.0, FALLING)]
     cases += [_case("exp_sra", "strong", tau) for tau in (0.2, 0.5, 1.0)]

@@ -8,6 +8,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     ancestral,
     ddim,
     dpm_solver,
+    dpmpp_3m_sde,
     edm,
     euler_maruyama,
     exp_sra,

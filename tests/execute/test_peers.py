@@ -31,6 +31,7 @@ PLANTED = {
     "dpm_solver_2": {"r1": 0.5001},
     "dpmpp_2s": {"second": "exact"},
     "dpmpp_3m, as released": {"as_released": False},
+    "dpmpp_3m_sde, as released": {"as_released": False},
     "euler_ancestral": {"eta": 0.9999},
     "dpmpp_2s_ancestral": {"s_noise": 1.0001},
     "dpmpp_sde": {"r1": 0.5001},

@@ -75,6 +75,8 @@ def test_dpmpp_3m_on_the_reverse_sde_is_k_diffusions(process, kappa: float, rele
     plan = planned(process, "dpmpp_3m", kappa=kappa, as_released=released)
     want = papers.dpmpp_3m(papers.scales_of(process), LAMBDAS, 2.3 * plan.start[0], released, kappa2=kappa**2)
     assert close(ours(plan), want)
+    named = planned(process, "dpmpp_3m_sde", eta=kappa**2, as_released=released)
+    assert close(ours(named), want) and named.clock is not None
 
 
 @pytest.mark.parametrize("corrector", ["pec", "pece", "none"])
