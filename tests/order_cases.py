@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sdekit
@@ -157,7 +157,14 @@ def _weak() -> list[OrderCase]:
     cases += [_case(n, "weak", **o) for n in ("euler_ancestral", "dpmpp_2s_ancestral") for o in ({}, {"eta": 0.5})]
     cases += [_case("dpmpp_sde", "weak", **o) for o in ({}, {"eta": 0.5}, {"r1": 0.3})]
     cases += [_case(n, "weak", tau) for n in _AREA for tau in (0.5, 1.0, FALLING)]
-    return cases
+    return cases + _kicked()
+
+
+def _kicked() -> list[OrderCase]:
+    """Flows with noise kicks, of the flow's order: others are in test_splitting.py and test_restart.py."""
+    rk4 = _case("splitting", "weak", inner="rk4", form="ancestral", stochasticity=0.5)
+    late = [replace(c, steps=(40, 80, 160)) for c in (rk4, _case("restart", "weak"))]
+    return [replace(_case("splitting", "weak"), steps=(20, 40, 80)), *late]
 
 
 def _strong() -> list[OrderCase]:

@@ -96,6 +96,9 @@ class Solver:
 class PlanSolver(Solver, ABC):
     """A fixed-step sampler of affine processes, written as rows of coefficients."""
 
+    plan_is_remembered: bool = True
+    """Whether a plan follows from the options: not where one is a function or a user's object."""
+
     @abstractmethod
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         """The program: one row per model call; see `sdekit.plan.rows`."""
@@ -133,7 +136,7 @@ class PlanSolver(Solver, ABC):
                 fix="Reverse the grid, or use stochasticity 0.",
             )
         # Our own solvers are values, and a plan follows from values; a user's solver may read anything.
-        own = type(self).__module__.startswith(f"{__package__}.") and isinstance(tau, float)
+        own = type(self).__module__.startswith(f"{__package__}.") and isinstance(tau, float) and self.plan_is_remembered
         return (_remembered if own else _make_plan)(self, process, repr(process), tuple(grid), tau)
 
     def resolve_stochasticity(self, asked: Stochasticity | None) -> Stochasticity:

@@ -64,6 +64,10 @@ def test_every_option_changes_a_plan(name: str) -> None:
         "as_released": True,
         "variant": "bh1",
         "corrector": "none",
+        "inner": "dpmpp_2s",
+        "form": ("ancestral", "churn"),
+        "stochasticity": 0.5,
+        "intervals": (((0.5, 1.0, 1, 2),), ()),
     }
     times = [0.9, 0.7, 0.4, 0.1]
     defaults = vars(solvers.get(name))
@@ -73,7 +77,7 @@ def test_every_option_changes_a_plan(name: str) -> None:
         base = {
             "s_min": {"churn": 3.0},
             "s_max": {"churn": 3.0},
-            "s_noise": {"churn": 3.0},
+            "s_noise": {"churn": 3.0, "intervals": ((0.5, 1.0, 1, None),)},
             "starter": {"order": 3},
         }.get(option, {})
         base = {k: v for k, v in base.items() if k in defaults}
