@@ -34,6 +34,7 @@ def FALLING(t: float) -> float:
 ROTATED = (
     *("dpm_solver_2", "dpm_solver_3", "dpmpp_2s", "dpmpp_3m", "unipc"),
     *("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"),
+    *("res_2s", "exp_heun_2_x0", "etdrk3", "res_3s", "etdrk4", "hochbruck_ostermann"),
 )
 """Solvers with many options: what they share with others is measured there on all grids."""
 
@@ -108,7 +109,7 @@ def _deterministic() -> list[OrderCase]:
         cases += [_case("exp_adams", order=p, **started) for p in (3, 4, 5)]
         cases += [_case("exp_adams", order=3, final_order=1, **started)]
         cases += [_case("exp_adams", order=4, final_order=2, **started)]
-    return cases + _dpm_solvers() + _unipc()
+    return cases + _dpm_solvers() + _unipc() + _exponential_runge_kutta()
 
 
 def _dpm_solvers() -> list[OrderCase]:
@@ -123,6 +124,15 @@ def _dpm_solvers() -> list[OrderCase]:
     cases += [_case(n, eta=0.0) for n in ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")]
     cases += [_case(n, tau=0.0) for n in _AREA]
     return cases
+
+
+def _exponential_runge_kutta() -> list[OrderCase]:
+    cases = [_case(n) for n in ("res_2s", "exp_heun_2_x0", "etdrk3", "res_3s", "etdrk4", "hochbruck_ostermann")]
+    cases += [_case("res_2s", prediction="noise"), _case("exp_heun_2_x0", second="half")]
+    cases += [_case("etdrk3", c2=0.3, c3=0.9), _case("etdrk3", prediction="noise")]
+    cases += [_case("res_3s", c3=0.75, as_released=True), _case("etdrk4", prediction="noise")]
+    cases += [_case("etdrk4", form="cox_matthews"), _case("hochbruck_ostermann", prediction="noise")]
+    return [replace(c, steps=(20, 40, 80)) for c in cases]
 
 
 def _unipc() -> list[OrderCase]:

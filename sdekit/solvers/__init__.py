@@ -12,6 +12,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     edm,
     euler_maruyama,
     exp_sra,
+    exponential_runge_kutta,
     foster,
     implicit,
     log_ode,

@@ -18,18 +18,29 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
+import numpy as np
 import torch
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.math.interpolation import exponential_weights, interpolation_weights
-from sdekit.math.phi import phis
 from sdekit.math.quadrature import gauss_legendre
-from sdekit.plan import DATA, NOISE, Row, commit, stage
+from sdekit.plan import DATA, NOISE, Row, commit
 from sdekit.reverse import stochasticity_at
 from sdekit.sde import Stochasticity
+from sdekit.solvers.exponential_tableau import KROGSTAD, tableau_rows
 
-__all__ = ["ExponentialStep", "exponential_step", "krogstad_rows", "limit_row", "multistep_rows", "touches_end"]
+__all__ = [
+    "ExponentialStep",
+    "Interpolation",
+    "exponential_step",
+    "krogstad_rows",
+    "lambda_rule",
+    "limit_row",
+    "multistep_rows",
+    "touches_end",
+]
 
 _QUADRATURE = 20
 _PANEL = 3.0
@@ -46,6 +57,20 @@ class ExponentialStep:
     """sum b_j: what a constant prediction contributes."""
     weights: Callable[[list[float]], list[float]]
     """b_j for nodes r_j = (lambda_j - lambda_s) / h."""
+    quadrature: Callable[[], tuple[np.ndarray, np.ndarray]]
+    """Points (lambda - lambda_s) / h and weights of the step's integral of a prediction."""
+
+
+class Interpolation(Protocol):
+    """How a multistep method gets the weights of the steps of its grid; see `sdekit.solvers.clocks`."""
+
+    def weights(self, n: int, step: ExponentialStep, outputs: Sequence[Level]) -> list[float]:
+        """b_j of step n for outputs at these levels, the newest first."""
+        ...
+
+    def regular(self, s: Level, t: Level) -> bool:
+        """Whether a step has these weights; where not, it takes the limit of order 1."""
+        ...
 
 
 def exponential_step(process: AffineSDE, s: Level, t: Level, prediction: str, tau: Stochasticity) -> ExponentialStep:
@@ -63,20 +88,31 @@ def exponential_step(process: AffineSDE, s: Level, t: Level, prediction: str, ta
             std,
             total,
             lambda nodes: [t.alpha * c * h * w for w in exponential_weights(nodes, -c * h)],
+            lambda: _constant(t.alpha * c * h, h, lambda u: -c * h * (1 - u)),
         )
     # sigma_t e^h = alpha_t rho_s, which does not overflow for a large h.
     std = tau * t.alpha * s.rho * math.sqrt(-math.expm1(-2 * h)) if tau else 0.0
     total = c * t.alpha * s.rho * math.expm1(-h)
     return ExponentialStep(
-        t.alpha / s.alpha, std, total, lambda nodes: [-t.sigma * c * h * w for w in exponential_weights(nodes, h)]
+        t.alpha / s.alpha,
+        std,
+        total,
+        lambda nodes: [-t.sigma * c * h * w for w in exponential_weights(nodes, h)],
+        lambda: _constant(-t.alpha * s.rho * c * h, h, lambda u: -h * u),
     )
+
+
+def _constant(factor: float, h: float, exponent: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The quadrature of factor e^exponent."""
+    points, base = lambda_rule(h)
+    return points, factor * base * np.exp(exponent(points))
 
 
 def _varying(
     process: AffineSDE, s: Level, t: Level, h: float, prediction: str, tau: Callable[[float], float]
 ) -> ExponentialStep:
     """As above for tau a function of t, by Gauss-Legendre quadrature in lambda."""
-    points, base = _rule(math.ceil(abs(h) / _PANEL))
+    points, base = (v.tolist() for v in lambda_rule(h))
 
     def squares(fractions: Sequence[float]) -> list[float]:
         times = process.time_at(torch.tensor([s.half_log_snr + u * h for u in fractions], dtype=torch.float64)).tolist()
@@ -102,15 +138,27 @@ def _varying(
             for u, w, k, r in zip(points, base, tau2, rest, strict=True)
         ]
         scale, std = t.sigma / s.sigma * math.exp(-whole), t.sigma * math.sqrt(-math.expm1(-2 * whole))
-    return ExponentialStep(scale, std, math.fsum(quad), lambda nodes: interpolation_weights(nodes, points, quad))
+    return ExponentialStep(
+        scale,
+        std,
+        math.fsum(quad),
+        lambda nodes: interpolation_weights(nodes, points, quad),
+        lambda: (np.array(points), np.array(quad)),
+    )
+
+
+def lambda_rule(length: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights on [0, 1] for functions of a range of lambda of this length: Gauss rules on equal panels.
+
+    They integrate e^lambda, and functions of t(lambda), to rounding: of the latter the poles are pi / 2 away.
+    """
+    return _rule(max(1, math.ceil(abs(length) / _PANEL)))
 
 
 @lru_cache(maxsize=64)
-def _rule(panels: int) -> tuple[list[float], list[float]]:
-    """Nodes and weights on [0, 1], composed of Gauss rules on equal panels."""
-    nodes, weights = gauss_legendre(_QUADRATURE)
-    points = [(i + x) / panels for i in range(panels) for x in nodes]
-    return points, [w / panels for _ in range(panels) for w in weights]
+def _rule(panels: int) -> tuple[np.ndarray, np.ndarray]:
+    nodes, weights = (np.array(v) for v in gauss_legendre(_QUADRATURE))
+    return ((np.arange(panels)[:, None] + nodes) / panels).ravel(), np.tile(weights / panels, panels)
 
 
 def multistep_rows(
@@ -124,6 +172,7 @@ def multistep_rows(
     third: str = "exact",
     final_order: int | None = None,
     starts: int = 0,
+    interpolation: Callable[[list[Level]], Interpolation] | None = None,
 ) -> list[Row]:
     """Rows of an exponential Adams method.
 
@@ -133,38 +182,35 @@ def multistep_rows(
         third: "released" halves the second divided difference that the weights of three nodes give.
         final_order: a smaller order for the last step, or None.
         starts: how many first steps are taken by a single-step method of order 4 (deterministic only).
+        interpolation: makes the weights for a grid's levels; None interpolates in lambda.
     """
     levels = process.levels(times)
+    other = None if interpolation is None else interpolation(levels)
     last = len(levels) - 2
     rows: list[Row] = []
-    history: list[tuple[int, float]] = []  # (row, lambda) of the outputs at grid times, newest first
+    history: list[tuple[int, Level]] = []  # the outputs at grid times and their rows, newest first
     for n, (s, t) in enumerate(itertools.pairwise(levels)):
-        if touches_end(s, t):
+        if touches_end(s, t) and not (other is not None and other.regular(s, t)):
             rows.append(limit_row(n, s, t, prediction, tau))  # a grid's first or last step: no history is needed
             continue
-        history = [(len(rows), s.half_log_snr), *history[: order - 1]]
-        if n < starts:
+        history = [(len(rows), s), *history[: order - 1]]
+        if n < starts and not touches_end(s, t):
             rows += krogstad_rows(process, n, s, t, prediction)
             continue
         q = min(len(history), final_order if final_order and n == last else order)
-        rows.append(_adams_row(process, n, s, t, prediction, tau, history[:q], len(rows), (second, third)))
+        step = exponential_step(process, s, t, prediction, tau)
+        used = [level for _, level in history[:q]]
+        b = other.weights(n, step, used) if other else _weights_in_lambda(step, s, t, used, (second, third))
+        outputs = {len(rows) - at: w for (at, _), w in zip(history, b, strict=False)}
+        rows.append(commit(n, s, DATA if prediction == "data" else NOISE, step.scale, outputs, {0: step.std}))
     return rows
 
 
-def _adams_row(
-    process: AffineSDE,
-    n: int,
-    s: Level,
-    t: Level,
-    prediction: str,
-    tau: Stochasticity,
-    history: list[tuple[int, float]],
-    row: int,
-    variants: tuple[str, str],
-) -> Row:
-    step = exponential_step(process, s, t, prediction, tau)
+def _weights_in_lambda(
+    step: ExponentialStep, s: Level, t: Level, outputs: list[Level], variants: tuple[str, str]
+) -> list[float]:
     h = t.half_log_snr - s.half_log_snr
-    nodes = [(lam - s.half_log_snr) / h for _, lam in history]
+    nodes = [(level.half_log_snr - s.half_log_snr) / h for level in outputs]
     if len(nodes) == 1:
         b = [step.total]
     elif len(nodes) == 2 and variants[0] == "half":
@@ -174,9 +220,7 @@ def _adams_row(
         b = step.weights(nodes)
         if len(nodes) == 3 and variants[1] == "released":
             b = _with_half_a_difference(b, nodes)
-    outputs = {row - at: w for (at, _), w in zip(history, b, strict=True)}
-    weights = DATA if prediction == "data" else NOISE
-    return commit(n, s, weights, step.scale, outputs, {0: step.std})
+    return b
 
 
 def _with_half_a_difference(b: list[float], nodes: list[float]) -> list[float]:
@@ -216,27 +260,5 @@ def limit_row(n: int, s: Level, t: Level, prediction: str, tau: Stochasticity) -
 
 def krogstad_rows(process: AffineSDE, n: int, s: Level, t: Level, prediction: str) -> list[Row]:
     """One step of ETDRK4 in the form of Krogstad (J. Comput. Phys. 203, 2005), four calls, on the flow in lambda."""
-    h = t.half_log_snr - s.half_log_snr
-    (mid,) = process.levels_at([s.half_log_snr + 0.5 * h])
-    z = -h if prediction == "data" else h
-    _, h1, h2 = phis(2, z / 2)
-    _, p1, p2, p3 = phis(3, z)
-    weights = DATA if prediction == "data" else NOISE
-
-    def scale(to: Level) -> float:
-        return to.sigma / s.sigma if prediction == "data" else to.alpha / s.alpha
-
-    def amount(to: Level) -> float:
-        return h * (to.alpha if prediction == "data" else -to.sigma)
-
-    def weighted(to: Level, *b: float) -> dict[int, float]:
-        """Coefficients of the stages' outputs, newest first, from weights listed oldest first."""
-        return {age: amount(to) * w for age, w in enumerate(reversed(b))}
-
-    middle = 2 * p2 - 4 * p3
-    return [
-        stage(n, s, weights, scale(mid), weighted(mid, 0.5 * h1)),
-        stage(n, mid, weights, scale(mid), weighted(mid, 0.5 * h1 - h2, h2)),
-        stage(n, mid, weights, scale(t), weighted(t, p1 - 2 * p2, 0.0, 2 * p2)),
-        commit(n, t, weights, scale(t), weighted(t, p1 - 3 * p2 + 4 * p3, middle, middle, 4 * p3 - p2)),
-    ]
+    (mid,) = process.levels_at([s.half_log_snr + 0.5 * (t.half_log_snr - s.half_log_snr)])
+    return tableau_rows(KROGSTAD, n, s, t, {0.5: mid}, prediction)
