@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 import sdekit
+from sdekit.solvers import PlanSolver
 from sdekit.testing import FAMILIES, OrderProblem, gaussian_problem, observed_order, order_problems
 from tests.order_cases import CASES, OrderCase
 
@@ -27,17 +28,20 @@ def _settles(case: OrderCase, name: str, grid: str) -> bool:
 
 
 def _pairs(cases: list[OrderCase], names: tuple[str, ...]) -> list[tuple[OrderCase, str, str]]:
-    """Each case with each process and family; where there are many variants, defaults with each process and the others
-    with one, families in turn.
+    """Samplers as their names stand for them with each process, each with two families; the others, and steppers for
+    SDEs, with each family; where there are many variants, these with one pair: all in turn.
     """
-    pairs = list(itertools.product(names, FAMILIES))
-    found = [(c, *p) for c in cases if not c.rotated for p in pairs]
-    turns = itertools.cycle(pairs)
-    for c in cases:
-        if c.rotated and c.default:
-            found += [(c, name, family) for name, family in zip(names, itertools.cycle(FAMILIES))]
-        elif c.rotated and not c.limited:
-            found.append((c, *next(turns)))
+    turns = itertools.cycle(itertools.product(names, FAMILIES))
+    found = []
+    for k, c in enumerate(cases):
+        name, family = (itertools.cycle(v[k % len(v) :] + v[: k % len(v)]) for v in (names, FAMILIES))
+        if c.rotated and not c.default:
+            found += [] if c.limited else [(c, *next(turns))]
+        elif c.default and c.tau in (None, 1.0) and isinstance(c.solver, PlanSolver):
+            count = len(names) * (1 if c.rotated else 2)
+            found += [(c, n, f) for n, f in itertools.islice(zip(name, family), count)]
+        else:
+            found += [(c, n, f) for n, f in itertools.islice(zip(name, family), len(FAMILIES))]
     return [p for p in found if _settles(*p)]
 
 
