@@ -111,6 +111,34 @@ class BrownianPath:
         root = math.sqrt(abs(t - s))
         return tuple(v / (root / math.sqrt(c)) for v, c in zip(found, (1, 12, 720), strict=False))
 
+    def walk(self, times: Sequence[float], count: int = 3) -> list[tuple[Tensor, ...] | None]:
+        """`normals` of the steps between successive times, with the same bits, those inside an octave all at once.
+
+        Returns:
+            For each step what `normals` gives, or None for one that leaves its octave.
+        """
+        found: list[tuple[Tensor, ...] | None] = [None] * (len(times) - 1)
+        ends = torch.tensor([times[:-1], times[1:]], dtype=torch.float64)
+        near = (ends.abs() < LARGEST).all(0)
+        cell = locate(torch.where(near, ends, torch.zeros_like(ends)).abs())[0]
+        inside = near & (cell[0] == cell[1]) & ((ends[0] < 0) == (ends[1] < 0))
+        self.evaluate([time for time in times if -LARGEST < time < LARGEST])
+        steps = inside.nonzero()[:, 0].tolist()
+        if len(steps) < 2:
+            return found
+        check_intervals(*ends[:, inside])
+        ids = self.sample_ids
+        values = [torch.cat([self._ends[times[k + j]][:count] for k in steps], 1) for j in (0, 1)]
+        each = ends[:, inside].to(ids.device).repeat_interleave(len(ids), 1)
+        roots = [math.sqrt(abs(times[k + 1] - times[k])) for k in steps]
+        parts = []
+        for v, c in zip(self._between(ids.repeat(len(steps)), each, values), (1, 12, 720), strict=False):
+            units = torch.tensor([root / math.sqrt(c) for root in roots], dtype=torch.float64, device=ids.device)
+            parts.append(v.view(len(steps), len(ids), self.size) / units[:, None, None])
+        for k, *normals in zip(steps, *parts, strict=True):
+            found[k] = tuple(normals)
+        return found
+
     # --- what is known of the ends ---
 
     def evaluate(self, times: Sequence[float]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdekit.brownian import LARGEST, BrownianPath, check_moments
+from sdekit.brownian import BrownianPath, check_moments
 from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameError, suggest
 from sdekit.math.philox import PRIOR_STREAM, check_sample_ids, check_seed, fill_normals
 from sdekit.seeds import resolve_seed
@@ -99,8 +99,9 @@ class PathNoise(NoiseSource):
         self.clock, self.moments = tuple(clock), check_moments(moments)
         self._path: BrownianPath | None = None
         self._others: StepNoise | None = None
-        self._drawn: tuple[int, tuple[Tensor, ...]] | None = None
-        self._known = 0  # the grid points up to this one have been drawn for
+        self._drawn: dict[int, tuple[Tensor, ...]] = {}  # by step
+        self._last, self._known = -1, 0  # the step asked for last; the grid points up to this one have been drawn for
+        self._streams = 1  # as many as a step is drawn
 
     def __repr__(self) -> str:
         return f"PathNoise(seed={self.seed}, {len(self.sample_ids)} sample ids, {len(self.clock)} clock values)"
@@ -123,22 +124,25 @@ class PathNoise(NoiseSource):
         size = math.prod(out.shape[1:])
         if self._path is None or self._path.size != size or self._path.sample_ids.device != out.device:
             self._path = BrownianPath(self.seed, self.sample_ids.to(out.device), size, self.moments)
-            self._drawn, self._known = None, 0
-        if self._drawn is None or self._drawn[0] != step or len(self._drawn[1]) <= stream:
-            if step == 0 or (self._drawn is not None and self._drawn[0] == step - 1):
-                self._ahead(self._path, step)
-            self._drawn = step, self._path.normals(self.clock[step], self.clock[step + 1], stream + 1)
-        return out.copy_(self._drawn[1][stream].view(out.shape))
+            self._drawn, self._last, self._known, self._streams = {}, -1, 0, 1
+        if len(self._drawn.get(step, ())) <= stream:
+            self._draw(self._path, step, stream)
+        self._last = step
+        return out.copy_(self._drawn[step][stream].view(out.shape))
 
-    def _ahead(self, path: BrownianPath, step: int) -> None:
-        """On a walk along the grid, draw for several points at once: they share nodes, and calls."""
-        if step < self._known:
-            return
-        count = _AHEAD // max(1, self.moments * len(self.sample_ids) * path.size)
-        count = min(max(count, 1), _POINTS)
-        self._known = min(step + count, len(self.clock) - 1)
-        times = self.clock[step : self._known + 1]
-        path.evaluate([time for time in times if -LARGEST < time < LARGEST])
+    def _draw(self, path: BrownianPath, step: int, stream: int) -> None:
+        """On a walk along the grid, several steps at once: they share nodes, and calls."""
+        walks = self._last in (step - 1, step)
+        if not walks or step >= self._known or stream >= self._streams:
+            self._streams = max(self._streams, stream + 1)
+            self._drawn, self._known = {}, 0
+            if walks:
+                count = _AHEAD // max(1, self.moments * len(self.sample_ids) * path.size)
+                self._known = min(step + min(max(count, 1), _POINTS), len(self.clock) - 1)
+                found = path.walk(self.clock[step : self._known + 1], self._streams)
+                self._drawn = {step + k: normals for k, normals in enumerate(found) if normals is not None}
+        if step not in self._drawn:
+            self._drawn[step] = path.normals(self.clock[step], self.clock[step + 1], self._streams)
 
 
 class PlainNoise(NoiseSource):

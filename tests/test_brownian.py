@@ -390,6 +390,26 @@ def test_streams_are_the_increment_and_the_area():
     assert repr(noise) == "PathNoise(seed=7, 3 sample ids, 3 clock values)"
 
 
+@pytest.mark.parametrize("moments", [2, 3])
+@pytest.mark.parametrize("clock", ["dyadic", "across zero", "octaves", "down"])
+def test_a_walk_along_the_grid_has_the_bits_of_its_steps(clock, moments):
+    """Steps are drawn together where they can be; streams are asked for late, anew, and out of order."""
+    numbers = torch.rand(70, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort().values.tolist()
+    grid = {
+        "dyadic": [i / 64 for i in range(80)],
+        "across zero": [4 * v - 2 for v in numbers],
+        "octaves": [2.0**k for k in range(-120, 120, 5)],
+        "down": [5 * v for v in reversed(numbers)],
+    }[clock]
+    ids = torch.tensor([3, 0, 7])
+    noise, path = PathNoise(5, ids, grid, moments), BrownianPath(5, ids, 4, moments)
+    for k in [*range(len(grid) - 1), 5, 4, 3, 4, 5]:
+        expected = path.normals(grid[k], grid[k + 1], moments)
+        for stream in range(1 if k % 3 == 0 else moments):
+            out = noise.fill(torch.zeros(3, 4, dtype=torch.float64), k, stream)
+            assert torch.equal(out, expected[stream]), (k, stream)
+
+
 def test_streams_beyond_the_path():
     """K is stream 2 of a path of three moments; from 3 on come normals of the step, of any shape."""
     noise = make_noise("path", 7, None, 3, "cpu", [0.9, 0.4, 0.1], moments=3)

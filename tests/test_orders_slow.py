@@ -39,9 +39,9 @@ def _pairs(cases: list[OrderCase], names: tuple[str, ...]) -> list[tuple[OrderCa
             found += [] if c.limited else [(c, *next(turns))]
         elif c.default and c.tau in (None, 1.0) and isinstance(c.solver, PlanSolver):
             count = len(names) * (1 if c.rotated else 2)
-            found += [(c, n, f) for n, f in itertools.islice(zip(name, family), count)]
+            found += [(c, n, f) for n, f in itertools.islice(zip(name, family, strict=False), count)]
         else:
-            found += [(c, n, f) for n, f in itertools.islice(zip(name, family), len(FAMILIES))]
+            found += [(c, n, f) for n, f in itertools.islice(zip(name, family, strict=False), len(FAMILIES))]
     return [p for p in found if _settles(*p)]
 
 
