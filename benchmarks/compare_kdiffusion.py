@@ -90,6 +90,13 @@ METHODS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         "sample_euler_ancestral",
         {"eta": 0.5, "s_noise": 1.003},
     ),
+    "dpm_2_ancestral": ("dpm_2_ancestral", {}, "sample_dpm_2_ancestral", {}),
+    "dpm_2_ancestral, eta 0.5, s_noise 1.003": (
+        "dpm_2_ancestral",
+        {"eta": 0.5, "s_noise": 1.003},
+        "sample_dpm_2_ancestral",
+        {"eta": 0.5, "s_noise": 1.003},
+    ),
     "dpmpp_2s_ancestral": ("dpmpp_2s_ancestral", {}, "sample_dpmpp_2s_ancestral", {}),
     "dpmpp_2s_ancestral, eta 0.5, s_noise 1.003": (
         "dpmpp_2s_ancestral",

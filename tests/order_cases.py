@@ -34,6 +34,7 @@ def FALLING(t: float) -> float:
 ROTATED = (
     *("dpm_solver_2", "dpm_solver_3", "dpmpp_2s", "dpmpp_3m", "unipc"),
     *("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"),
+    *("sa_solver", "seeds_2", "seeds_3", "er_sde", "dpm_2_ancestral"),
     *("res_2s", "exp_heun_2_x0", "etdrk3", "res_3s", "etdrk4", "hochbruck_ostermann"),
 )
 """Solvers with many options: what they share with others is measured there on all grids."""
@@ -120,7 +121,11 @@ def _dpm_solvers() -> list[OrderCase]:
     cases += [_case("dpm_solver_3", final_order=1), _case("dpm_solver_3", final_order=2)]
     cases += [_case("dpmpp_3m"), _case("dpmpp_3m", starter="single_step")]
     cases += [_case("dpmpp_3m", as_released=True, starter="single_step"), _case("dpmpp_3m", final_order=1)]
-    cases += [_case("dpmpp_3m_sde", eta=0.0)]
+    cases += [_case("dpmpp_3m_sde", eta=0.0), _case("seeds_2", tau=0.0), _case("seeds_3", tau=0.0)]
+    cases += [_case("dpm_2_ancestral", eta=0.0), _case("er_sde", noise_scale="ode")]
+    cases += [_case("er_sde", noise_scale="ode", order=p) for p in (1, 2)]
+    cases += [_case("sa_solver"), _case("sa_solver", mode="pece"), _case("sa_solver", prediction="noise")]
+    cases += [_case("sa_solver", predictor_order=p, corrector_order=q) for p, q in ((1, 0), (1, 2), (2, 2), (3, 0))]
     cases += [_case(n, eta=0.0) for n in ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")]
     cases += [_case(n, tau=0.0) for n in _AREA]
     return cases
@@ -156,6 +161,17 @@ def _weak() -> list[OrderCase]:
     cases += [_case("dpmpp_2m_sde", "weak"), _case("dpmpp_2m_sde", "weak", second="exact")]
     cases += [_case("dpmpp_2m_sde", "weak", eta=0.5)]
     cases += [_case("dpmpp_3m_sde", "weak"), _case("dpmpp_3m_sde", "weak", as_released=True)]
+    cases += [_case("er_sde", "weak"), *(_case("er_sde", "weak", order=p, noise_scale="sde_3") for p in (1, 2))]
+    cases += [_case("dpm_2_ancestral", "weak"), _case("dpm_2_ancestral", "weak", eta=0.5)]
+    cases += [_case("euler_ancestral", "weak", eta=eta, clock="t") for eta in (0.5, 1.0)]
+    cases += [_case("ddpm", "weak", variance="range")]
+    cases += [_case("ddpm", "weak", variance="analytic", posterior_variance=0.1)]
+    cases += [_case("sa_solver", "weak", tau) for tau in (0.5, 1.0, FALLING)]
+    cases += [_case("sa_solver", "weak", 1.0, **o) for o in ({"mode": "pece"}, {"prediction": "noise"})]
+    cases += [_case("sa_solver", "weak", 1.0, predictor_order=1, corrector_order=q) for q in (0, 1, 2)]
+    cases += [_case(n, "weak", tau) for n in ("seeds_2", "seeds_3") for tau in (0.5, 1.0, FALLING)]
+    cases += [_case(n, "weak", 1.0, prediction="noise") for n in ("seeds_2", "seeds_3")]
+    cases += [_case("seeds_2", "weak", 1.0, second="exact"), _case("seeds_3", "weak", 1.0, r2=0.9)]
     for tau in (0.5, 1.0, FALLING):
         cases += [_case("dpmpp_2m", "weak", tau), _case("dpmpp_2m", "weak", tau, second="exact")]
         cases += [_case("exp_adams", "weak", tau, order=p, prediction=q) for p in (1, 2, 3) for q in ("data", "noise")]
@@ -183,6 +199,8 @@ def _strong() -> list[OrderCase]:
     cases += [_case(n, "strong", eta=eta) for n in ("ddim", "euler_ancestral") for eta in (1.0, 0.5)]
     cases += [_case("dpmpp_2m", "strong", tau) for tau in (0.2, 1.0)]
     cases += [_case("dpmpp_2m_sde", "strong"), _case("dpmpp_2m_sde", "strong", eta=0.5)]
+    cases += [_case("euler_ancestral", "strong", eta=0.5, clock="t"), _case("ddpm", "strong", variance="range")]
+    cases += [_case("sa_solver", "strong", 1.0), _case("seeds_2", "strong", 1.0)]
     cases += [_case("dpmpp_3m_sde", "strong"), _case("dpmpp_3m", "strong", 1.0), _case("exp_adams", "strong", 1.0)]
     cases += [_case("exp_adams", "strong", 0.5, prediction="noise", order=3)]
     cases += [_case(n, "strong", tau) for n in ("euler_maruyama", "sra1", "shark") for tau in (1.0, FALLING)]

@@ -1,4 +1,4 @@
-"""Ancestral samplers: euler_ancestral, dpmpp_2s_ancestral and dpmpp_sde, as k-diffusion defines them, on any process.
+"""Ancestral samplers: euler_ancestral, dpm_2_ancestral, dpmpp_2s_ancestral and dpmpp_sde, as k-diffusion defines them.
 
 With rho = sigma / alpha and a step s -> t,
 
@@ -7,6 +7,8 @@ With rho = sigma / alpha and a step s -> t,
 a solver of the flow goes from rho_s to rho_down and alpha_t rho_up z is added, which leads to rho_t. Both parts keep
 the marginals, so that the law of the samples is as exact as the solver of the flow. In lambda the flow's step is longer
 than the grid's, twice as long for eta = 1. To sigma = 0 and from alpha = 0 the step is of order 1.
+
+The process may be any. Where ComfyUI samples flow-matching models it lowers in t instead, see `euler_ancestral`.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.ddim import ddim_row, snr_clock
 from sdekit.solvers.dpm_solver import check_ratio, steps_with_inner, two_stage_rows
 from sdekit.solvers.exponential import exponential_step, touches_end
-from sdekit.solvers.options import check_not_negative
+from sdekit.solvers.options import check_choice, check_not_negative
 
-__all__ = ["DPMpp2SAncestral", "DPMppSDE", "EulerAncestral", "lowered"]
+__all__ = ["DPM2Ancestral", "DPMpp2SAncestral", "DPMppSDE", "EulerAncestral", "lowered", "refuse_upwards"]
 
 _REFERENCE = "k_diffusion/sampling.py of crowsonkb/k-diffusion at 4601bf0, {}"
 
@@ -43,6 +45,17 @@ def lowered(s: Level, t: Level, eta: float) -> tuple[Level, float]:
     fall = -h if eta == 1 else 0.5 * math.log1p(-(eta**2) * q)
     down = t._replace(sigma=t.sigma * math.exp(fall), half_log_snr=t.half_log_snr - fall)
     return down, eta * t.sigma * math.sqrt(q) if eta else 0.0
+
+
+def refuse_upwards(times: Sequence[float], option: str, value: object, other: str) -> None:
+    """For a method that adds noise though it counts as a solver of the flow."""
+    if times[1] > times[0]:
+        raise SolverMismatchError(
+            "times",
+            got=f"increasing times with {option} = {value}",
+            expected="decreasing times where noise is added",
+            fix=f"Reverse the grid, or use {other}.",
+        )
 
 
 def _check(eta: float, s_noise: float) -> None:
@@ -73,9 +86,14 @@ def _single(n: int, s: Level, t: Level, eta: float, s_noise: float) -> Row:
 class EulerAncestral(PlanSolver):
     """Euler's method in rho down to rho_down, then noise: `ddim` with the same eta.
 
+    With clock="t" the step goes down to the time t (1 - eta (s - t) / s) of the process, and the forward SDE's
+    transition leads back from there to t. On RectifiedFlow that is ComfyUI's `sample_euler_ancestral_RF`; it tends to
+    the reverse SDE of stochasticity sqrt(eta).
+
     Args:
         eta: 0 for the probability flow, 1 for DDPM; fixed eta tends to the reverse SDE of stochasticity eta.
         s_noise: the factor of the added noise.
+        clock: "rho" or "t", what is lowered.
     """
 
     family: ClassVar[str] = "ancestral"
@@ -83,46 +101,70 @@ class EulerAncestral(PlanSolver):
 
     eta: float = 1.0
     s_noise: float = 1.0
+    clock: str = "rho"
 
     def __post_init__(self) -> None:
         _check(self.eta, self.s_noise)
+        check_choice("clock", self.clock, ("rho", "t"))
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
-        flow = Order(deterministic=1) if self.eta == 0 else Order(weak=1, strong=1)
-        return _inflated(self.eta, self.s_noise) or flow
+        if self.eta == 0:
+            return Order(deterministic=1)
+        return _inflated(self.eta, self.s_noise) or Order(weak=1, strong=1)
 
     @property
     def fixed_stochasticity(self) -> float:  # type: ignore[override]
-        return float(self.eta)
+        return float(self.eta) if self.clock == "rho" else math.sqrt(self.eta)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        pairs = itertools.pairwise(process.levels(times))
-        return [_single(n, s, t, self.eta, self.s_noise) for n, (s, t) in enumerate(pairs)]
+        levels = process.levels(times)
+        pairs = list(itertools.pairwise(levels))
+        if self.clock == "rho" or self.eta == 0:
+            return [_single(n, s, t, self.eta, self.s_noise) for n, (s, t) in enumerate(pairs)]
+        goals = [t.t * (1 - self.eta * (s.t - t.t) / s.t) for s, t in pairs]
+        if min(goals) < process.domain[0]:
+            raise SolverMismatchError(
+                "clock",
+                got=f"'t', which goes down to t = {min(goals):.6g} on {process!r}",
+                expected=f"times from {process.domain[0]} on",
+                fix="Use clock='rho'.",
+            )
+        downs = process.levels(goals)
+        return [self._in_time(n, s, down, t) for n, ((s, t), down) in enumerate(zip(pairs, downs, strict=True))]
+
+    def _in_time(self, n: int, s: Level, down: Level, t: Level) -> Row:
+        """Euler to `down`, then the transition up to t."""
+        row = ddim_row(n, s, down)
+        if t.sigma == 0 or row.base is None:
+            return row
+        a = t.alpha / down.alpha
+        std = t.sigma * math.sqrt(-math.expm1(2 * (t.half_log_snr - down.half_log_snr)))
+        outputs = {age: a * float(b) for age, b in row.base.outputs}  # type: ignore[arg-type]
+        return commit(n, s, row.weights, a * float(row.base.base), outputs, {0: self.s_noise * std})  # type: ignore[arg-type]
 
     def noise_clock(
         self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
     ) -> tuple[float, ...] | None:
-        # For eta < 1 a step's noise is as large as that of the SDE of stochasticity eta only in the limit.
-        return snr_clock(process, times, self.eta)
+        # Where a step's noise is not as large as that of the SDE, it is in the limit.
+        return snr_clock(process, times, self.fixed_stochasticity)
 
 
-@register("dpmpp_2s_ancestral", aliases=("dpmpp_2s_a", "k_dpmpp_2s_a", "DPM++ 2S a"))
 @dataclass(frozen=True)
-class DPMpp2SAncestral(PlanSolver):
-    """DPM-Solver++(2S) down to rho_down, its stage in the middle in lambda, then noise.
+class TwoStageAncestral(PlanSolver):
+    """A step of two calls down to rho_down, its stage in the middle in lambda, then noise.
 
     The law of the samples is of order 2 where it starts from the exact marginal. Single paths, and the law from a fixed
     start, follow the reverse SDE of stochasticity eta to order 1 only: it counts as a solver of the probability flow.
 
     Args:
-        eta: 0 for the probability flow, which is then `dpmpp_2s`, up to 1.
+        eta: 0 for the probability flow, up to 1.
         s_noise: the factor of the added noise.
     """
 
     family: ClassVar[str] = "ancestral"
-    reference: ClassVar[str] = _REFERENCE.format("sample_dpmpp_2s_ancestral")
     fixed_stochasticity: ClassVar[float] = 0.0
+    prediction: ClassVar[str]
 
     eta: float = 1.0
     s_noise: float = 1.0
@@ -138,13 +180,8 @@ class DPMpp2SAncestral(PlanSolver):
         return _inflated(self.eta, self.s_noise) or Order(weak=2, note=f"from the exact marginal; {note}")
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        if self.eta and times[1] > times[0]:
-            raise SolverMismatchError(
-                "times",
-                got=f"increasing times with eta = {self.eta}",
-                expected="decreasing times where noise is added",
-                fix="Reverse the grid, or use dpmpp_2s.",
-            )
+        if self.eta:
+            refuse_upwards(times, "eta", self.eta, "a solver of the probability flow such as dpmpp_2s")
         levels = process.levels(times)
         pairs = [(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(levels)) if not touches_end(s, t)]
         parts = [lowered(s, t, self.eta) for _, s, t in pairs]
@@ -156,10 +193,29 @@ class DPMpp2SAncestral(PlanSolver):
         for n, (s, t) in enumerate(itertools.pairwise(levels)):
             if n in inner:
                 mid, down, std = inner[n]
-                rows += two_stage_rows(process, n, s, mid, down, "data", r1=0.5, noises={0: self.s_noise * std})
+                noises = {0: self.s_noise * std}
+                rows += two_stage_rows(process, n, s, mid, down, self.prediction, r1=0.5, noises=noises)
             else:
                 rows.append(_single(n, s, t, self.eta, self.s_noise))
         return rows
+
+
+@register("dpm_2_ancestral", aliases=("dpm_2_a", "k_dpm_2_a", "k_dpm_2_ancestral", "DPM2 a"))
+@dataclass(frozen=True)
+class DPM2Ancestral(TwoStageAncestral):
+    """`dpm_solver_2`, the midpoint method in log sigma, down to rho_down, then noise."""
+
+    reference: ClassVar[str] = _REFERENCE.format("sample_dpm_2_ancestral")
+    prediction: ClassVar[str] = "noise"
+
+
+@register("dpmpp_2s_ancestral", aliases=("dpmpp_2s_a", "k_dpmpp_2s_a", "DPM++ 2S a"))
+@dataclass(frozen=True)
+class DPMpp2SAncestral(TwoStageAncestral):
+    """DPM-Solver++(2S) down to rho_down, then noise; for eta = 0 `dpmpp_2s`."""
+
+    reference: ClassVar[str] = _REFERENCE.format("sample_dpmpp_2s_ancestral")
+    prediction: ClassVar[str] = "data"
 
 
 @register("dpmpp_sde", aliases=("k_dpmpp_sde", "DPM++ SDE"))

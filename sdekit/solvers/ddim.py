@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from sdekit.affine import AffineSDE, Level
-from sdekit.errors import OptionError, suggest
+from sdekit.errors import OptionError
 from sdekit.plan import DATA, NOISE, Row, commit
 from sdekit.sde import Stochasticity
 from sdekit.shapes import finite_number
 from sdekit.solvers.base import Order, PlanSolver, register
+from sdekit.solvers.options import check_choice, check_not_negative
 
 __all__ = ["DDIM", "DDPM", "ddim_row", "snr_clock"]
 
@@ -114,7 +115,17 @@ class DDPM(PlanSolver):
     With q = 1 - e^{-2h}: mean (sigma_t / sigma_s) e^{-h} x + alpha_t q data, variance by choice.
 
     Args:
-        variance: "beta_tilde", sigma_t^2 q, or "beta", sigma_s^2 q. No noise is added where sigma_t = 0.
+        variance: "beta_tilde", sigma_t^2 q, exact for a point mass; "beta", sigma_s^2 q, exact for N(0, I) on VP;
+            "range", beta^v beta_tilde^(1 - v), in which Improved DDPM (Nichol and Dhariwal, ICML 2021) learns v;
+            "analytic", beta_tilde + (alpha_t q)^2 c, which is the best one (Bao, Li, Zhu and Zhang, Analytic-DPM, ICLR
+            2022) with c the mean over coordinates of the variance of the data given x_s. No noise is added where
+            sigma_t = 0.
+        v: for "range", from 0 to 1.
+        posterior_variance: c for "analytic", a number or a function of s that returns one: for data N(m, a) in each
+            coordinate a sigma_s^2 / (alpha_s^2 a + sigma_s^2).
+
+    Raises:
+        OptionError: for another variance, v outside [0, 1], or a posterior variance that is negative or not finite.
     """
 
     family: ClassVar[str] = "DDIM"
@@ -123,12 +134,16 @@ class DDPM(PlanSolver):
     fixed_stochasticity: ClassVar[float] = 1.0
 
     variance: str = "beta_tilde"
+    v: float = 0.5
+    posterior_variance: float | Callable[[float], float] = 0.0
 
     def __post_init__(self) -> None:
-        choices = ("beta_tilde", "beta")
-        if self.variance not in choices:
-            fix = suggest(str(self.variance), choices)
-            raise OptionError("variance", got=repr(self.variance), expected="'beta_tilde' or 'beta'", fix=fix)
+        check_choice("variance", self.variance, ("beta_tilde", "beta", "range", "analytic"))
+        if not 0 <= finite_number("v", self.v) <= 1:
+            fix = "Use 0 for 'beta_tilde', 1 for 'beta'."
+            raise OptionError("v", got=repr(self.v), expected="a number in [0, 1]", fix=fix)
+        if not callable(self.posterior_variance):
+            check_not_negative("posterior_variance", self.posterior_variance)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         levels = process.levels(times)
@@ -139,8 +154,22 @@ class DDPM(PlanSolver):
             return commit(step, s, DATA, 0.0, {0: t.alpha})
         h = t.half_log_snr - s.half_log_snr
         q = -math.expm1(-2 * h)
-        std = (t.sigma if self.variance == "beta_tilde" else s.sigma) * math.sqrt(q)
+        std = math.sqrt(q) * self._size(s, t, q)
         return commit(step, s, DATA, t.sigma / s.sigma * math.exp(-h), {0: t.alpha * q}, {0: std})
+
+    def _size(self, s: Level, t: Level, q: float) -> float:
+        """The standard deviation of the noise over sqrt(q)."""
+        if self.variance == "beta_tilde":
+            return t.sigma
+        if self.variance == "beta":
+            return s.sigma
+        if self.variance == "range":
+            return s.sigma**self.v * t.sigma ** (1 - self.v)
+        c = self.posterior_variance
+        if callable(c):
+            c = c(s.t)
+            check_not_negative(f"posterior_variance({s.t:.6g})", c)
+        return math.sqrt(t.sigma**2 + t.alpha**2 * q * c)
 
     def noise_clock(
         self, process: AffineSDE, times: list[float], stochasticity: Stochasticity

@@ -154,6 +154,13 @@ def test_aliases_are_the_same_solver():
 EFFECTS = {
     ("ddim", "eta"): ({"eta": 0.5}, {}),
     ("ddpm", "variance"): ({"variance": "beta"}, {}),
+    ("ddpm", "v"): ({"v": 0.1}, {"variance": "range"}),
+    ("ddpm", "posterior_variance"): ({"posterior_variance": 0.2}, {"variance": "analytic"}),
+    ("euler_ancestral", "clock"): ({"clock": "t"}, {}),
+    **{
+        ("er_sde", option): ({option: value}, {})
+        for option, value in (("order", 1), ("noise_scale", "sde"), ("as_released", True))
+    },
     ("dpmpp_2m", "second"): ({"second": "exact"}, {}),
     ("dpmpp_2m", "final_order"): ({"final_order": 1}, {}),
     ("dpmpp_2m_sde", "eta"): ({"eta": 0.5}, {}),
@@ -181,6 +188,18 @@ EFFECTS = {
     ("dpm_solver_3", "prediction"): ({"prediction": "data"}, {}),
     ("dpm_solver_3", "final_order"): ({"final_order": 2}, {}),
     **{
+        ("sa_solver", option): ({option: value}, company)
+        for option, value, company in (
+            ("predictor_order", 1, {}),
+            ("corrector_order", 0, {}),
+            ("prediction", "noise", {}),
+            ("mode", "pece", {}),
+            ("second", "few_steps", {"predictor_order": 2}),
+        )
+    },
+    **{("seeds_2", k): ({k: v}, {}) for k, v in (("r", 0.3), ("second", "exact"), ("prediction", "noise"))},
+    **{("seeds_3", k): ({k: v}, {}) for k, v in (("r1", 0.3), ("r2", 0.8), ("prediction", "noise"))},
+    **{
         ("dpmpp_3m_sde", option): ({option: value}, {})
         for option, value in (("eta", 0.5), ("as_released", True), ("second", "half"))
     },
@@ -197,7 +216,7 @@ EFFECTS = {
     ("dpmpp_sde", "r1"): ({"r1": 0.3}, {}),
     **{
         (name, option): ({option: value}, {})
-        for name in ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
+        for name in ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
         for option, value in (("eta", 0.5), ("s_noise", 1.1))
     },
 }

@@ -1,0 +1,202 @@
+"""SA-Solver: exponential Adams predictors and correctors on the reverse SDE, one or two calls a step.
+
+A step s -> t of the exact solution, in the form of `sdekit.solvers.exponential`, predicts x_t through the predictions
+at s and before. The corrector takes the step again, with the prediction at the predicted state among its nodes and with
+the same noise, so that all it changes is the weights:
+
+    predicted  x_p = a x_s + sum_j b_j E_j + std z
+    corrected  x_c = x_p + sum_j (c_j - b_j) E_j + c_new E_new.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from sdekit.affine import AffineSDE, Level
+from sdekit.errors import OptionError
+from sdekit.plan import DATA, NOISE, Row, commit
+from sdekit.reverse import stochasticity_at
+from sdekit.sde import Stochasticity
+from sdekit.solvers.base import Order, PlanSolver, register
+from sdekit.solvers.ddim import snr_clock
+from sdekit.solvers.exponential import ExponentialStep, exponential_step, limit_row, touches_end
+from sdekit.solvers.options import check_choice
+from sdekit.times import check_count
+
+__all__ = ["SASolver"]
+
+_HIGHEST = 8
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step from s to t and the predictions that it may interpolate, as (row, r), newest first."""
+
+    exact: ExponentialStep
+    amount: float
+    """A h: what a prediction of 1 contributes to a step so short that its exponentials are 1."""
+    history: list[tuple[int, float]]
+
+    def predictor(self, order: int, second: str) -> dict[int, float]:
+        """Row -> weight."""
+        rows, r = zip(*self.history[:order], strict=True)
+        if len(r) == 1:
+            b = [self.exact.total]
+        elif len(r) == 2 and second == "few_steps":
+            old = 0.5 * self.amount / r[1]
+            b = [self.exact.total - old, old]
+        else:
+            b = self.exact.weights(list(r))
+        return dict(zip(rows, b, strict=True))
+
+    def corrector(self, order: int, second: str, new: int) -> dict[int, float]:
+        """Row -> weight, with the prediction at t that row `new` makes: `order` nodes, that one included."""
+        pairs = [(new, 1.0), *self.history[: order - 1]]
+        rows, r = zip(*pairs, strict=True)
+        if len(r) == 2 and second == "few_steps":
+            b = [0.5 * self.amount, self.exact.total - 0.5 * self.amount]
+        else:
+            b = self.exact.weights(list(r))
+        return dict(zip(rows, b, strict=True))
+
+
+@register("sa_solver", aliases=("SA-Solver", "sa"))
+@dataclass(frozen=True)
+class SASolver(PlanSolver):
+    """SA-Solver (Xue et al., 2023) for any stochasticity, a number or a function of t: the paper's tau.
+
+    The corrector needs the call at the step's end. With "pec" that is the call which the next step makes anyway, so the
+    last step is not corrected, and the state that is saved at a time inside is the predicted one. Without noise it is
+    UniPC with its systems solved in full. On the reverse SDE one normal a step limits the weak order to 2 and the
+    strong order to 1, whatever the nodes.
+
+    Args:
+        predictor_order: p, the number of predictions that the predictor interpolates.
+        corrector_order: q, the number of predictions that the corrector interpolates, the new one included; 0 for none.
+            An interior step is of order min(p + 1, q).
+        prediction: "data" or "noise", what is interpolated.
+        mode: "pec", one call a step, or "pece", which calls the model again at the corrected state.
+        second: "exact" integrates the line through two predictions; "few_steps" weights their difference by half the
+            step, as the released code does with few steps and diffusers always (data prediction only).
+    """
+
+    family: ClassVar[str] = "exponential Adams"
+    reference: ClassVar[str] = "Xue, Yi, Luo, Zhang, Sun, Li and Ma, SA-Solver, NeurIPS 2023, arXiv:2309.05019"
+    default_stochasticity: ClassVar[float] = 1.0
+
+    predictor_order: int = 3
+    corrector_order: int = 4
+    prediction: str = "data"
+    mode: str = "pec"
+    second: str = "exact"
+
+    def __post_init__(self) -> None:
+        check_count("predictor_order", self.predictor_order)
+        if self.corrector_order != 0:
+            check_count("corrector_order", self.corrector_order)
+        if max(self.predictor_order, self.corrector_order) > _HIGHEST:
+            raise OptionError(
+                "predictor_order, corrector_order",
+                got=f"{self.predictor_order}, {self.corrector_order}",
+                expected=f"at most {_HIGHEST} nodes",
+                fix="Lower it: orders above 4 bring nothing here.",
+            )
+        check_choice("prediction", self.prediction, ("data", "noise"))
+        check_choice("mode", self.mode, ("pec", "pece"))
+        check_choice("second", self.second, ("exact", "few_steps"))
+        if self.second == "few_steps" and self.prediction == "noise":
+            fix = "Use prediction='data', or second='exact'."
+            raise OptionError("second", got="'few_steps' with prediction='noise'", expected="data prediction", fix=fix)
+
+    @property
+    def declared(self) -> Order:  # type: ignore[override]
+        p, q = self.predictor_order, self.corrector_order
+        full = min(p + 1, q) if q else p
+        # A step of order k taken O(1) times costs k + 1 globally: the first has one prediction, and with "pec" the last
+        # is not corrected.
+        first = (min(2, q) if q else 1) + 1
+        last = (full if q and self.mode == "pece" else p) + 1
+        order = min(full, first, last)
+        limits = [name for name, limit in (("first", first), ("last", last)) if order == limit < full]
+        note = f"limited by the {' and '.join(limits)} steps" if limits else ""
+        return Order(deterministic=order, weak=min(order, 2), strong=1, note=note)
+
+    def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
+        rows: list[Row] = []
+        history: list[tuple[int, float]] = []  # (row, lambda) of the outputs at grid times, newest first
+        open_step: _Step | None = None  # predicted, not yet corrected
+        longest = max(self.predictor_order, self.corrector_order - 1)
+        for n, (s, t) in enumerate(itertools.pairwise(process.levels(times))):
+            i = len(rows)
+            if touches_end(s, t):
+                row = limit_row(n, s, t, self.prediction, stochasticity)
+                rows.append(row if open_step is None else self._corrected_first(row, open_step, i))
+                open_step = None
+                continue
+            history = [(i, s.half_log_snr), *history[: longest - 1]]
+            step = self._step(process, s, t, stochasticity, history)
+            change = {} if open_step is None else self._change(open_step, i)
+            rows.append(_row(n, s, self._weights, i, step.exact, change, self._predictor(step)))
+            open_step = step if self.corrector_order else None
+            if open_step is not None and self.mode == "pece":
+                again = {i + 1 - j: w for j, w in self._change(step, i + 1).items()}
+                rows.append(commit(n, t, self._weights, 1.0, again))
+                open_step = None
+        return rows
+
+    @property
+    def _weights(self) -> tuple[float, float]:
+        return DATA if self.prediction == "data" else NOISE
+
+    def _step(
+        self, process: AffineSDE, s: Level, t: Level, tau: Stochasticity, history: list[tuple[int, float]]
+    ) -> _Step:
+        h = t.half_log_snr - s.half_log_snr
+        nodes = [(row, (lam - s.half_log_snr) / h) for row, lam in history]
+        amount = 0.0
+        if self.second == "few_steps":
+            amount = t.alpha * h * (1 + stochasticity_at(tau, s.t) ** 2)
+        return _Step(exponential_step(process, s, t, self.prediction, tau), amount, nodes)
+
+    def _predictor(self, step: _Step) -> dict[int, float]:
+        return step.predictor(self.predictor_order, self.second)
+
+    def _change(self, step: _Step, new: int) -> dict[int, float]:
+        """What the corrector adds to the predicted state, as row -> weight."""
+        change = step.corrector(self.corrector_order, self.second, new)
+        for row, w in self._predictor(step).items():
+            change[row] = change.get(row, 0.0) - w
+        return change
+
+    def _corrected_first(self, row: Row, before: _Step, i: int) -> Row:
+        """A step of order 1 that touches sigma = 0 or alpha = 0, and before it the correction if its output can."""
+        if row.base is None or row.base.base == 0 or row.weights != self._weights:
+            return row
+        outputs = {i - j: float(row.base.base) * w for j, w in self._change(before, i).items()}  # type: ignore[arg-type]
+        for age, w in row.base.outputs:
+            outputs[age] = outputs.get(age, 0.0) + float(w)  # type: ignore[arg-type]
+        return replace(row, base=replace(row.base, outputs=tuple(sorted(outputs.items()))))
+
+    def noise_clock(
+        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
+    ) -> tuple[float, ...] | None:
+        return snr_clock(process, times, stochasticity)
+
+
+def _row(
+    n: int,
+    s: Level,
+    weights: tuple[float, float],
+    i: int,
+    exact: ExponentialStep,
+    change: dict[int, float],
+    forward: dict[int, float],
+) -> Row:
+    """Row i, called at s: adds `change` to the state, then takes the step of weights `forward`."""
+    outputs = {i - j: exact.scale * w for j, w in change.items()}
+    for j, w in forward.items():
+        outputs[i - j] = outputs.get(i - j, 0.0) + w
+    return commit(n, s, weights, exact.scale, outputs, {0: exact.std})
