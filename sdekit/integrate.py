@@ -71,10 +71,11 @@ class Dynamics:
         dynamics: the user's SDE or ODE.
         x: the start, for its dtype, in which the dynamics are called.
         limit: how many drift calls may be made.
+        estimates: whether the errors that steps estimate are read.
     """
 
-    def __init__(self, dynamics: SDE | ODE, x: Tensor, monitor: Monitor, limit: int) -> None:
-        self.dynamics, self.monitor, self.limit = dynamics, monitor, limit
+    def __init__(self, dynamics: SDE | ODE, x: Tensor, monitor: Monitor, limit: int, estimates: bool = False) -> None:
+        self.dynamics, self.monitor, self.limit, self.estimates = dynamics, monitor, limit, estimates
         self.noise_type = dynamics.noise_type if isinstance(dynamics, SDE) else None
         self.dtype = x.dtype
         self.calls = 0

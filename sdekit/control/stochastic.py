@@ -234,6 +234,7 @@ class _Loop(Session):
             x.new_zeros(0, dtype=self.dtype),
             self.calls.monitor,
             self.limit + 1,
+            estimates=True,
         )
         try:
             made = self.stepper.step(calls, 0.0, 1.0, x, increments, self.flag)

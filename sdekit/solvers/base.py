@@ -223,7 +223,8 @@ class Stepper(Solver, ABC):
 
         Args:
             dynamics: has drift(t, x), diffusion(t, x) and, for SDEs, product(g, W) = g W for a diffusion already found
-                and diffuse(t, x, W) = g(t, x) W; t may be a float.
+                and diffuse(t, x, W) = g(t, x) W; t may be a float. Where its `estimates` is false, nobody reads the
+                error.
             x: (B, *shape), not to be changed in place.
             increments: Brownian increments, None for an ODE.
             state: what the previous step returned, None at the first.
@@ -349,8 +350,8 @@ def _measure(solver: Solver) -> tuple[int, bool]:
     tau = solver.default_stochasticity if fixed is None else fixed
     steps = 8
     plan = solver.plan(EDM(), [2.0 ** (1 - i) for i in range(steps + 1)], tau)
-    # The last full step but one: past every start-up.
-    return sum(row.step == steps - 2 for row in plan.rows), plan.stochastic
+    # The last full step but two: past every start-up, and before what differs towards the end.
+    return sum(row.step == steps - 3 for row in plan.rows), plan.stochastic
 
 
 def _any_stochasticity(cls: type[Solver]) -> bool:

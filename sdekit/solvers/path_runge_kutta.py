@@ -112,7 +112,7 @@ class PathRungeKutta(Stepper):
             kicks.append(None if noise is None else dynamics.product(g, noise.W))
             areas.append(None if noise is None or not self._area(j) else dynamics.product(g, area_of(noise)))
         new = _add(x, (table.b, slopes), (table.bw, kicks), (table.bh, areas))
-        if table.error is None:
+        if table.error is None or not getattr(dynamics, "estimates", True):
             return StepResult(new)
         return StepResult(new, _add(torch.zeros_like(x), *zip(table.error, (slopes, kicks, areas), strict=True)))
 

@@ -123,11 +123,25 @@ class StochasticRungeKutta(Stepper):
                 if not noise.matrix:  # then g ignores x
                     point = _plus(_plus(x, h, diffusion.drifts, f), root, diffusion.noises, g)
                 g[i] = noise.diffusion(dynamics, _place(t0, t1, diffusion.place), point)
+        if not getattr(dynamics, "estimates", True):
+            return StepResult(_end(recipe, h, x, f, g, noise))
         return _finish(recipe, h, x, f, g, noise)
 
 
 def _place(t0: float, t1: float, place: float) -> float:
     return t1 if place == 1.0 else t0 + place * (t1 - t0)
+
+
+def _end(
+    recipe: Recipe, h: float, x: Tensor, f: Mapping[int, Tensor], g: Mapping[int, Tensor], noise: _Noise | None
+) -> Tensor:
+    """The new state alone."""
+    x = _plus(x, h, recipe.drifts, f)
+    if noise is not None:
+        for weights, j in recipe.noises:
+            total = _combined(weights, noise.weights)
+            x = x if total is None else noise.add(x, g[j], total)
+    return x
 
 
 def _finish(
