@@ -35,7 +35,7 @@ ROTATED = (
     *("dpm_solver_2", "dpm_solver_3", "dpmpp_2s", "dpmpp_3m", "unipc"),
     *("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"),
     *("sa_solver", "seeds_2", "seeds_3", "er_sde", "dpm_2_ancestral"),
-    *("res_2s", "exp_heun_2_x0", "etdrk3", "res_3s", "etdrk4", "hochbruck_ostermann"),
+    *("res_2s", "exp_heun_2_x0", "etdrk3", "res_3s", "etdrk4", "hochbruck_ostermann", "dpmpp_3s", "dpm_fast"),
 )
 """Solvers with many options: what they share with others is measured there on all grids."""
 
@@ -137,7 +137,11 @@ def _exponential_runge_kutta() -> list[OrderCase]:
     cases += [_case("etdrk3", c2=0.3, c3=0.9), _case("etdrk3", prediction="noise")]
     cases += [_case("res_3s", c3=0.75, as_released=True), _case("etdrk4", prediction="noise")]
     cases += [_case("etdrk4", form="cox_matthews"), _case("hochbruck_ostermann", prediction="noise")]
-    return [replace(c, steps=(20, 40, 80)) for c in cases]
+    cases += [_case("dpmpp_3s"), _case("dpmpp_3s", second="half"), _case("dpmpp_3s", third="parabola")]
+    cases += [_case("dpm_solver_3", third="corrected", r1=0.2, r2=0.9)]
+    fast = [_case("dpm_fast"), _case("dpm_fast", third="line"), _case("dpm_fast", tail="full", prediction="data")]
+    # Numbers of calls that leave nothing modulo 3, where the released tail is of orders 2 and 1.
+    return [replace(c, steps=(20, 40, 80)) for c in cases] + [replace(c, steps=(78, 156, 312)) for c in fast]
 
 
 def _unipc() -> list[OrderCase]:
@@ -213,4 +217,5 @@ def _strong() -> list[OrderCase]:
 DETERMINISTIC, WEAK, STRONG = _deterministic(), _weak(), _strong()
 CASES = [*DETERMINISTIC, *WEAK]
 # The fourth-order first steps limit order 6 to 5, but on these problems their error is too small to show.
-LIMITED = [c for c in CASES if c.limited and c.solver.declared.deterministic != 5]
+# What limits dpm_fast changes with the number of steps modulo 3: see tests/solvers/test_fast.py.
+LIMITED = [c for c in CASES if c.limited and c.solver.declared.deterministic != 5 and c.name != "dpm_fast"]

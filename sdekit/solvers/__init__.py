@@ -14,6 +14,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     euler_maruyama,
     exp_sra,
     exponential_runge_kutta,
+    fast,
     foster,
     implicit,
     log_ode,

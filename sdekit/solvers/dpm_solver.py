@@ -1,14 +1,16 @@
-"""Single-step exponential methods in lambda: DPM-Solver-2, DPM-Solver-3 and DPM-Solver++(2S).
+"""Single-step exponential methods in lambda: DPM-Solver-2 and 3, DPM-Solver++(2S) and (3S).
 
 A step s -> t with h = lambda_t - lambda_s calls the model at lambda_s, giving m_0, and at lambda_s + r_i h, giving m_i.
 Each state within it is an integral of predictions before, as in `sdekit.solvers.exponential`:
 
     x_1  holds m_0 constant
-    x_2  takes the line through m_0 and m_1
+    x_2  takes the line through m_0 and m_1 ("exact"), or m_0 + (m_1 - m_0) r_2 / (2 r_1) as constant ("half")
     x_t  of two calls takes m_0 + (m_1 - m_0) / (2 r_1) as constant ("half"), or the line through both ("exact");
          of three calls the line through m_0 and m_2 ("line"), or the parabola through all ("parabola")
 
-"half" and "line" are what Lu et al. publish, the others what their code calls "taylor".
+"half" and "line" are what Lu et al. publish for x_t, the others what their code calls "taylor". Of three calls both are
+of order 3 for r_2 = 2/3 alone: else the error of x_2 does not cancel. "corrected" is the parabola with the difference
+m_1 - m_0 in x_2 multiplied by 2 (r_2 - r_1) / (r_2 (2 - 3 r_1)), which makes it of order 3 for any r_1 < r_2.
 """
 
 from __future__ import annotations
@@ -28,7 +30,16 @@ from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.exponential import exponential_step, limit_row, touches_end
 from sdekit.solvers.options import check_choice, check_final_order
 
-__all__ = ["DPMSolver2", "DPMSolver3", "DPMpp2S", "check_ratio", "steps_with_inner", "two_stage_rows"]
+__all__ = [
+    "DPMSolver2",
+    "DPMSolver3",
+    "DPMpp2S",
+    "DPMpp3S",
+    "check_ratio",
+    "one_stage_row",
+    "steps_with_inner",
+    "two_stage_rows",
+]
 
 _DPM_SOLVER = "Lu, Zhou, Bao, Chen, Li and Zhu, DPM-Solver, NeurIPS 2022, arXiv:2206.00927"
 
@@ -82,12 +93,15 @@ def two_stage_rows(
 
 
 def _three_stage_rows(
-    process: AffineSDE, n: int, s: Level, inner: list[Level], t: Level, solver: DPMSolver3
+    process: AffineSDE, n: int, s: Level, inner: list[Level], t: Level, solver: ThreeStage
 ) -> list[Row]:
     r1, r2, prediction = solver.r1, solver.r2, solver.prediction
     weights = DATA if prediction == "data" else NOISE
     one, two, end = (exponential_step(process, s, v, prediction, 0.0) for v in (*inner, t))
-    c0, c1 = two.weights([0.0, r1 / r2])
+    c1 = two.total * r2 / (2 * r1) if solver.second == "half" else two.weights([0.0, r1 / r2])[1]
+    if solver.third == "corrected":
+        c1 *= 2 * (r2 - r1) / (r2 * (2 - 3 * r1))
+    c0 = two.total - c1
     if solver.third == "line":
         (b0, b2), b1 = end.weights([0.0, r2]), 0.0
     else:
@@ -99,7 +113,8 @@ def _three_stage_rows(
     ]
 
 
-def _one_stage_row(process: AffineSDE, n: int, s: Level, t: Level, prediction: str) -> Row:
+def one_stage_row(process: AffineSDE, n: int, s: Level, t: Level, prediction: str) -> Row:
+    """A step of one call, which holds its prediction constant."""
     step = exponential_step(process, s, t, prediction, 0.0)
     return commit(n, s, DATA if prediction == "data" else NOISE, step.scale, {0: step.total})
 
@@ -139,7 +154,7 @@ class TwoStage(PlanSolver):
             if touches_end(s, t):
                 rows.append(limit_row(n, s, t, self.prediction, 0.0))
             elif self.final_order == 1 and n == len(levels) - 2:
-                rows.append(_one_stage_row(process, n, s, t, self.prediction))
+                rows.append(one_stage_row(process, n, s, t, self.prediction))
             else:
                 rows += two_stage_rows(process, n, s, inner[0], t, self.prediction, r1=self.r1, second=self.second)
         return rows
@@ -166,22 +181,23 @@ class DPMpp2S(TwoStage):
     reference: ClassVar[str] = "Lu, Zhou, Bao, Chen, Li and Zhu, DPM-Solver++, 2022, arXiv:2211.01095, Algorithm 1"
 
 
-@register("dpm_solver_3")
 @dataclass(frozen=True)
-class DPMSolver3(PlanSolver):
-    """DPM-Solver-3 (Lu et al., 2022): three calls a step on the probability flow.
+class ThreeStage(PlanSolver):
+    """A method of three calls a step on the probability flow.
 
     Where sigma = 0 or alpha = 0 at an end of a step, it is a step of order 1 and one call.
 
     Args:
-        r1, r2: where in the step the other calls are, in lambda: 0 < r1 < r2 <= 1. Order 3 needs r2 = 2/3.
-        third: "line" takes the line through the first and the third prediction, as published; "parabola" all three.
-        prediction: "noise", or "data" as DPM-Solver++ does.
+        r1, r2: where in the step the other calls are, in lambda: 0 < r1 < r2 <= 1.
+        third: "line" takes the line through the first and the third prediction, as published; "parabola" all three;
+            "corrected" all three with a third call that is of use for any r2: the others need r2 = 2/3 for order 3.
+        second: "exact" integrates the line that leads to the third call, as published; "half" weights the difference
+            by half the total there, as diffusers does.
+        prediction: "noise" or "data", what is interpolated.
         final_order: 1 or 2 for a last step of that order, of as many calls; None for the full one.
     """
 
     family: ClassVar[str] = "exponential Runge-Kutta"
-    reference: ClassVar[str] = f"{_DPM_SOLVER}, Algorithm 2"
     fixed_stochasticity: ClassVar[float] = 0.0
 
     r1: float = 1 / 3
@@ -189,17 +205,23 @@ class DPMSolver3(PlanSolver):
     third: str = "line"
     prediction: str = "noise"
     final_order: int | None = None
+    second: str = "exact"
 
     def __post_init__(self) -> None:
         check_ratio("r1", self.r1)
         check_ratio("r2", self.r2, self.r1)
-        check_choice("third", self.third, ("line", "parabola"))
+        check_choice("third", self.third, ("line", "parabola", "corrected"))
+        check_choice("second", self.second, ("exact", "half"))
         check_choice("prediction", self.prediction, ("data", "noise"))
         check_final_order(self.final_order, 3)
+        if self.third == "corrected" and math.isclose(self.r1, 2 / 3, rel_tol=1e-6):
+            raise OptionError(
+                "r1", got=f"{self.r1!r} with third='corrected'", expected="another number than 2/3", fix="Take 1/3."
+            )
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
-        p = 3 if math.isclose(self.r2, 2 / 3, rel_tol=1e-12) else 2
+        p = 3 if self.third == "corrected" or math.isclose(self.r2, 2 / 3, rel_tol=1e-12) else 2
         limited = "limited by r2, which is not 2/3; " if p < 3 else ""
         if self.final_order is not None and self.final_order + 1 < p:
             p, limited = self.final_order + 1, "limited by the last step; "
@@ -213,9 +235,27 @@ class DPMSolver3(PlanSolver):
             if touches_end(s, t):
                 rows.append(limit_row(n, s, t, self.prediction, 0.0))
             elif order == 1:
-                rows.append(_one_stage_row(process, n, s, t, self.prediction))
+                rows.append(one_stage_row(process, n, s, t, self.prediction))
             elif order == 2:
                 rows += two_stage_rows(process, n, s, inner[0], t, self.prediction, r1=self.r1)
             else:
                 rows += _three_stage_rows(process, n, s, inner, t, self)
         return rows
+
+
+@register("dpm_solver_3")
+@dataclass(frozen=True)
+class DPMSolver3(ThreeStage):
+    """DPM-Solver-3 (Lu et al., 2022): the flow of the noise prediction."""
+
+    reference: ClassVar[str] = f"{_DPM_SOLVER}, Algorithm 2"
+
+
+@register("dpmpp_3s")
+@dataclass(frozen=True)
+class DPMpp3S(ThreeStage):
+    """DPM-Solver++ of three calls a step: DPM-Solver-3 on the flow of the data prediction, as in the authors' code."""
+
+    reference: ClassVar[str] = "Lu, Zhou, Bao, Chen, Li and Zhu, DPM-Solver++, 2022, arXiv:2211.01095, and its code"
+
+    prediction: str = "data"

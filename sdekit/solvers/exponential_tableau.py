@@ -107,9 +107,12 @@ def two_stages(c2: float, second: str = "exact") -> ExponentialTableau:
     return ExponentialTableau("two stages", 2, ((), (_rest(c2),)), (_rest(1.0, b2), b2), (0.0, c2))
 
 
-def three_stages(c2: float, c3: float, gamma: float) -> ExponentialTableau:
-    """Hochbruck and Ostermann's family of three stages; of order 3 where 2 (g c2 + c3) = 3 (g c2^2 + c3^2)."""
-    a32: Weight = ((gamma * c2, 2, c2), (c3**2 / c2, 2, c3))
+def three_stages(c2: float, c3: float, gamma: float, second: str = "exact") -> ExponentialTableau:
+    """Hochbruck and Ostermann's family of three stages; of order 3 where 2 (g c2 + c3) = 3 (g c2^2 + c3^2).
+
+    The third stage weights the second by phi_2(c3 z) ("exact"), or by phi_1(c3 z) / 2 for it ("half").
+    """
+    a32: Weight = ((gamma * c2, 2, c2), (c3**2 / c2, 2, c3) if second == "exact" else (0.5 * c3**2 / c2, 1, c3))
     total = gamma * c2 + c3
     b2: Weight = ((gamma / total, 2, 1.0),)
     b3: Weight = ((1 / total, 2, 1.0),)

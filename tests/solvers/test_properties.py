@@ -455,6 +455,7 @@ def test_calls_are_as_documented() -> None:
     per_step |= dict.fromkeys(("dpmpp_2s_ancestral", "dpmpp_sde", "exp_sra", "sra1", "shark"), 2)
     per_step |= {"seeds_2": 2, "seeds_3": 3, "dpm_2_ancestral": 2}
     per_step |= {"res_2s": 2, "exp_heun_2_x0": 2, "etdrk3": 3, "res_3s": 3, "etdrk4": 4, "hochbruck_ostermann": 5}
+    per_step["dpmpp_3s"] = 3
     for name in PLANNED:
         calls = per_step.get(name, 1)
         plan, short = (solvers.get(name).plan(EDM(), g) for g in (grid, zero))
