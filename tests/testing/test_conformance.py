@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pickle
 
 import numpy as np
@@ -13,7 +14,7 @@ import sdekit
 from sdekit.errors import ConformanceError, InterfaceError, OptionError, UnknownNameError
 from sdekit.solvers.base import PlanSolver, Stepper
 from sdekit.solvers.euler_maruyama import EulerMaruyama
-from sdekit.testing import check_solver, order_problems
+from sdekit.testing import FAMILIES, check_solver, order_problems
 from sdekit.testing.orders import as_solver
 from tests.testing import broken
 
@@ -104,10 +105,14 @@ def test_strong_orders_are_reported_for_each_route():
     assert {o.route for o in report.orders if o.kind == "deterministic"} == {"plan", "step"}
 
 
+NAMES = [i.name for i in sdekit.solvers.available()]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [i.name for i in sdekit.solvers.available()])
-def test_every_registered_solver_passes_with_its_orders(name: str):
-    options = {"grids": ("half_log_snr",)} if name == "sosri" else {}  # on others it leaves the domain
+@pytest.mark.parametrize("name, family", list(zip(NAMES, itertools.cycle(FAMILIES), strict=False)), ids=str)
+def test_every_registered_solver_passes_with_its_orders(name: str, family: str):
+    """On one family of grids each, in turn; test_orders_slow.py has the others."""
+    options = {"grids": ("half_log_snr" if name == "sosri" else family,)}  # it leaves the domain on others
     report = check_solver(name, **options)
     solver = as_solver(name)
     kinds = ("deterministic", "strong", "weak") if isinstance(solver, PlanSolver) else ("deterministic", "strong")
@@ -117,7 +122,7 @@ def test_every_registered_solver_passes_with_its_orders(name: str):
     assert {order.kind for order in report.orders} == wanted
 
 
-@pytest.mark.parametrize("name", [i.name for i in sdekit.solvers.available()])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_registered_solver_keeps_the_promises(name: str):
     """All but the orders, which test_orders.py measures."""
     report = check_solver(name, orders=False)
