@@ -34,6 +34,7 @@ def FALLING(t: float) -> float:
 ROTATED = (
     *("dpm_solver_2", "dpm_solver_3", "dpmpp_2s", "dpmpp_3m", "unipc"),
     *("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"),
+    *("lms", "deis", "ipndm", "ipndm_v", "pndm", "plms", "gradient_estimation", "heunpp2"),
     *("sa_solver", "seeds_2", "seeds_3", "er_sde", "dpm_2_ancestral"),
     *("res_2s", "exp_heun_2_x0", "etdrk3", "res_3s", "etdrk4", "hochbruck_ostermann", "dpmpp_3s", "dpm_fast"),
 )
@@ -110,7 +111,7 @@ def _deterministic() -> list[OrderCase]:
         cases += [_case("exp_adams", order=p, **started) for p in (3, 4, 5)]
         cases += [_case("exp_adams", order=3, final_order=1, **started)]
         cases += [_case("exp_adams", order=4, final_order=2, **started)]
-    return cases + _dpm_solvers() + _unipc() + _exponential_runge_kutta()
+    return cases + _multistep() + _dpm_solvers() + _unipc() + _exponential_runge_kutta()
 
 
 def _dpm_solvers() -> list[OrderCase]:
@@ -142,6 +143,17 @@ def _exponential_runge_kutta() -> list[OrderCase]:
     fast = [_case("dpm_fast"), _case("dpm_fast", third="line"), _case("dpm_fast", tail="full", prediction="data")]
     # Numbers of calls that leave nothing modulo 3, where the released tail is of orders 2 and 1.
     return [replace(c, steps=(20, 40, 80)) for c in cases] + [replace(c, steps=(78, 156, 312)) for c in fast]
+
+
+def _multistep() -> list[OrderCase]:
+    names = ("lms", "deis", "ipndm", "ipndm_v", "pndm", "plms", "gradient_estimation", "heunpp2")
+    cases = [_case(n) for n in names]
+    cases += [_case("lms", order=p, starter="single_step") for p in (3, 4)]
+    cases += [_case("deis", order=3, clock=c, starter="single_step") for c in ("t", "rho", "lambda")]
+    cases += [_case("deis", order=4, starter="single_step", final_order=1)]
+    cases += [_case("ipndm", order=p) for p in (1, 2, 3)] + [_case("pndm", order=2), _case("plms", order=2)]
+    cases += [_case("ipndm_v", as_released=True), _case("gradient_estimation", gamma=1.5)]
+    return cases
 
 
 def _unipc() -> list[OrderCase]:

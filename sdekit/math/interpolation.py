@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
-from operator import mul
+from itertools import pairwise
+
+import numpy as np
 
 from sdekit.errors import OptionError, ShapeError
 from sdekit.math.phi import MAX_PHI, phis
@@ -49,7 +50,9 @@ def exponential_weights(nodes: Sequence[float], zeta: float) -> list[float]:
     return weights
 
 
-def interpolation_weights(nodes: Sequence[float], points: Sequence[float], weights: Sequence[float]) -> list[float]:
+def interpolation_weights(
+    nodes: Sequence[float], points: Sequence[float] | np.ndarray, weights: Sequence[float] | np.ndarray
+) -> list[float]:
     """Weights v_j = sum_q weights_q l_j(points_q), with l_j the Lagrange basis polynomials on `nodes`.
 
     So sum_j v_j f(nodes_j) is the quadrature sum_q weights_q p(points_q) of the polynomial p through (nodes_j,
@@ -69,16 +72,16 @@ def interpolation_weights(nodes: Sequence[float], points: Sequence[float], weigh
         raise ShapeError(
             "weights", got=f"{len(weights)} weights", expected=f"{len(points)}, one for each point", fix="Pass as many."
         )
-    n = len(nodes)
-    sums = [0.0] * n
-    for point, weight in zip(points, weights, strict=True):
-        # prod_{i != j} (point - r_i) for every j: products from the left times products from the right
-        factors = [point - node for node in nodes]
-        left = list(accumulate(factors[:-1], mul, initial=weight))
-        right = 1.0
-        for j in range(n - 1, -1, -1):
-            sums[j] += left[j] * right
-            right *= factors[j]
+    # prod_{i != j} (point - r_i) for every j: products from the left times products from the right
+    factors = np.asarray(points, dtype=np.float64) - np.array(nodes, dtype=np.float64)[:, None]
+    left = [np.asarray(weights, dtype=np.float64)]
+    for factor in factors[:-1]:
+        left.append(left[-1] * factor)
+    sums, right = [], np.ones(len(points))
+    for product, factor in zip(reversed(left), reversed(factors), strict=True):
+        sums.append(float(product @ right))
+        right = right * factor
+    sums.reverse()
     scales = [math.prod([center - node for node in nodes if node != center]) for center in nodes]
     return [total / scale for total, scale in zip(sums, scales, strict=True)]
 

@@ -13,30 +13,32 @@ from sdekit.plan import Row
 from sdekit.sde import Stochasticity
 from sdekit.shapes import finite_number
 from sdekit.solvers.base import Order, PlanSolver, register
+from sdekit.solvers.clocks import CLOCKS, clocked_rows
 from sdekit.solvers.ddim import snr_clock
 from sdekit.solvers.exponential import multistep_rows
 from sdekit.solvers.options import check_choice, check_final_order, check_flag
 from sdekit.times import check_count
 
-__all__ = ["DPMpp2M", "DPMpp2MSDE", "DPMpp3M", "ExpAdams"]
+__all__ = ["DPMpp2M", "DPMpp2MSDE", "DPMpp3M", "ExpAdams", "ramped_order", "single_step_starts"]
 
 _HALF, _STARTERS = ("half", "exact"), ("ramp", "single_step")
 _START_ORDER = 4
 
 
-def _ramped(order: int, starter: str, final_order: int | None) -> Order:
+def ramped_order(order: int, starter: str, final_order: int | None) -> Order:
     """The orders of a method whose interior steps have this one."""
     # One step of order q taken O(1) times costs 1 + q globally; a ramp begins with q = 1.
-    p = min(order, 2 if starter == "ramp" else _START_ORDER + 1)
-    if final_order is not None:
-        p = min(p, final_order + 1)
-    note = "limited by the first steps" if p < order else ""
+    first = 2 if starter == "ramp" else _START_ORDER + 1
+    last = order if final_order is None else final_order + 1
+    p = min(order, first, last)
+    limits = [name for name, limit in (("first", first), ("last", last)) if p == limit < order]
+    note = f"limited by the {' and '.join(limits)} steps" if limits else ""
     if starter == "single_step" and order > 2:
         return Order(deterministic=p, note=note)
     return Order(deterministic=p, weak=min(p, 2), strong=1, note=note)
 
 
-def _starts(order: int, starter: str, stochasticity: Stochasticity) -> int:
+def single_step_starts(order: int, starter: str, stochasticity: Stochasticity) -> int:
     """How many first steps are taken by the single-step method. Raises SolverMismatchError where it cannot take any."""
     starts = max(order - 2, 0) if starter == "single_step" else 0
     if starts and stochasticity != 0:
@@ -49,10 +51,10 @@ def _starts(order: int, starter: str, stochasticity: Stochasticity) -> int:
     return starts
 
 
-@register("exp_adams")
+@register("exp_adams", aliases=("res_multistep", "res_2m"))
 @dataclass(frozen=True)
 class ExpAdams(PlanSolver):
-    """Exponential Adams-Bashforth in lambda, for any stochasticity.
+    """Exponential Adams-Bashforth, for any stochasticity; with its defaults RES-2M (`res_multistep` of ComfyUI).
 
     Args:
         order: the number of outputs that a step interpolates, the order p of an interior step.
@@ -60,6 +62,7 @@ class ExpAdams(PlanSolver):
         starter: "ramp" begins with orders 1, 2, ..., p; "single_step" takes the first p - 2 steps by a fourth-order
             exponential Runge-Kutta method of four calls each, which keeps the order up to p = 5 (deterministic only).
         final_order: a smaller order for the last step, or None for the full one.
+        clock: "lambda", "rho" = e^-lambda, "kappa" = e^lambda or "t": in what they are interpolated.
     """
 
     family: ClassVar[str] = "exponential Adams"
@@ -69,27 +72,29 @@ class ExpAdams(PlanSolver):
     prediction: str = "data"
     starter: str = "ramp"
     final_order: int | None = None
+    clock: str = "lambda"
 
     def __post_init__(self) -> None:
         check_count("order", self.order)
+        check_choice("clock", self.clock, CLOCKS)
         check_choice("prediction", self.prediction, ("data", "noise"))
         check_choice("starter", self.starter, _STARTERS)
         check_final_order(self.final_order, self.order)
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
-        return _ramped(self.order, self.starter, self.final_order)
+        return ramped_order(self.order, self.starter, self.final_order)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        starts = _starts(self.order, self.starter, stochasticity)
-        return multistep_rows(
+        return clocked_rows(
             process,
             times,
             stochasticity,
+            clock=self.clock,
             order=self.order,
             prediction=self.prediction,
             final_order=self.final_order,
-            starts=starts,
+            starts=single_step_starts(self.order, self.starter, stochasticity),
         )
 
     def noise_clock(
@@ -163,7 +168,7 @@ class DPMpp3M(PlanSolver):
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
-        found = _ramped(3, self.starter, self.final_order)
+        found = ramped_order(3, self.starter, self.final_order)
         if self.as_released:
             note = "limited by half a second difference in each step"
             found = replace(found, deterministic=2, note=note)
@@ -178,7 +183,7 @@ class DPMpp3M(PlanSolver):
             second=self.second,
             third="released" if self.as_released else "exact",
             final_order=self.final_order,
-            starts=_starts(3, self.starter, stochasticity),
+            starts=single_step_starts(3, self.starter, stochasticity),
         )
 
     def noise_clock(

@@ -173,6 +173,13 @@ EFFECTS = {
     ("exp_adams", "prediction"): ({"prediction": "noise"}, {}),
     ("exp_adams", "starter"): ({"starter": "single_step"}, {"order": 3}),
     ("exp_adams", "final_order"): ({"final_order": 1}, {}),
+    ("exp_adams", "clock"): ({"clock": "t"}, {}),
+    ("deis", "clock"): ({"clock": "rho"}, {}),
+    **{(name, "order"): ({"order": 2}, {}) for name in ("lms", "deis", "ipndm", "ipndm_v", "pndm", "plms")},
+    **{(name, "starter"): ({"starter": "single_step"}, {}) for name in ("lms", "deis")},
+    **{(name, "final_order"): ({"final_order": 1}, {}) for name in ("lms", "deis")},
+    ("ipndm_v", "as_released"): ({"as_released": True}, {}),
+    ("gradient_estimation", "gamma"): ({"gamma": 1.5}, {}),
     **{
         (name, "clock"): ({"clock": "t"}, {})
         for name in ("euler", "heun", "midpoint", "rk4", "bosh3", "rk45", "tsit5", "dop853")

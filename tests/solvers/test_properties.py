@@ -457,6 +457,8 @@ def test_calls_are_as_documented() -> None:
     per_step |= {"res_2s": 2, "exp_heun_2_x0": 2, "etdrk3": 3, "res_3s": 3, "etdrk4": 4, "hochbruck_ostermann": 5}
     per_step["dpmpp_3s"] = 3
     for name in PLANNED:
+        if name in ("pndm", "plms", "heunpp2"):
+            continue  # other numbers of calls in the first or last steps: see test_multistep.py
         calls = per_step.get(name, 1)
         plan, short = (solvers.get(name).plan(EDM(), g) for g in (grid, zero))
         assert plan.nfe == 3 * calls and solvers.info(name).nfe_per_step == calls
