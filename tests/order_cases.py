@@ -163,6 +163,8 @@ def _unipc() -> list[OrderCase]:
     started = {"starter": "single_step"}
     cases += [_case("unipc", order=p, prediction=k, **started) for p in (3, 4, 5) for k in ("data", "noise")]
     cases += [_case("unipc", order=4, final_order=2, **started)]
+    cases += [_case("unipc", **o) for o in ({"lower_order_final": True}, {"correct_last": True})]
+    cases += [_case("unipc", final_order=1, correct_last=True), _case("unipc", variant="exact", as_released=True)]
     for corrector in ("pece", "none"):
         cases += [_case("unipc", order=p, corrector=corrector) for p in (1, 2)]
         cases += [_case("unipc", order=4, corrector=corrector, **started)]

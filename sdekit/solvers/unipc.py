@@ -7,6 +7,11 @@ prediction takes the step again (UniC). Released code writes both as
 
 and solves for the c_k, in which B cancels: all such systems are those of the interpolating polynomial. B matters only
 where a system of one unknown is replaced by c = 1/2: in UniP with one prediction before, and in UniC with none.
+
+The variant without B, which the code calls vary_coeff, is released with a mistake. With K predictions besides m_0, old
+ones and last the new, it inverts C_jk = r_j^k / (k + 1)! for the derivatives d_k = sum_j C^{-1}_kj (m_j - m_0) / r_j,
+k < K, of which the step takes sum_k h phi_{k+2} d_k. The released corrector leaves out the old ones' share of the last
+d, and of the new one's takes that of the last d but one, times the last phi.
 """
 
 from __future__ import annotations
@@ -16,12 +21,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import numpy as np
+
 from sdekit.affine import AffineSDE, Level
+from sdekit.errors import OptionError
+from sdekit.math.phi import phis
 from sdekit.plan import DATA, NOISE, Combination, Row, combine, commit
 from sdekit.sde import Stochasticity
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.exponential import ExponentialStep, exponential_step, krogstad_rows, limit_row, touches_end
-from sdekit.solvers.options import check_choice, check_final_order
+from sdekit.solvers.options import check_choice, check_final_order, check_flag
 from sdekit.times import check_count
 
 __all__ = ["UniPC"]
@@ -52,6 +61,7 @@ class _Step(NamedTuple):
 
     exact: ExponentialStep
     amount: float
+    z: float
     nodes: list[tuple[int, float]]
 
     def predictor(self, variant: str) -> _Map:
@@ -60,7 +70,7 @@ class _Step(NamedTuple):
         total = self.exact.total
         if len(r) == 1:
             b = [total]
-        elif len(r) == 2 and variant != "exact":
+        elif len(r) == 2 and variant not in ("exact", "released"):
             old = 0.5 * (self.amount if variant == "bh1" else total) / r[1]
             b = [total - old, old]
         else:
@@ -71,12 +81,25 @@ class _Step(NamedTuple):
         """UniC, with the prediction at t that row `new` makes."""
         rows, r = zip(*self.nodes, strict=True)
         total = self.exact.total
-        if len(r) == 1 and variant != "exact":
+        if len(r) == 1 and variant not in ("exact", "released"):
             last = 0.5 * (self.amount if variant == "bh1" else total)
             b = [total - last, last]
+        elif variant == "released":
+            others = self._released([*r[1:], 1.0])
+            b = [total - sum(others), *others]
         else:
             b = self.exact.weights([*r, 1.0])
         return _Map(self.exact.scale, dict(zip((*rows, new), b, strict=True)))
+
+    def _released(self, r: list[float]) -> list[float]:
+        """The weights of the predictions at r in the released corrector of varying coefficients."""
+        count = len(r)
+        phi = phis(count + 1, self.z)[2:]
+        powers = np.array(r)[:, None] ** np.arange(count)
+        inverse = np.linalg.inv(powers / np.cumprod(np.arange(1.0, count + 1)))
+        old = [sum(phi[k] * inverse[k, j] for k in range(count - 1)) / r[j] for j in range(count - 1)]
+        new = phi[-1] * inverse[max(count - 2, 0), -1]
+        return [float(self.amount * w) for w in (*old, new)]
 
 
 @register("unipc", aliases=("uni_pc", "uni_pc_bh2", "UniPC"))
@@ -85,8 +108,9 @@ class UniPC(PlanSolver):
     """UniPC of any order on the probability flow.
 
     A corrector raises the order of a step by one. It needs the call at the step's end, which the next step makes
-    anyway; so the last step is not corrected, and the state that is saved at a time inside is the predicted one, at
-    which the model was called. ComfyUI's uni_pc is variant="bh1" of order 3, its uni_pc_bh2 variant="bh2" of order 3.
+    anyway; so the last step is not corrected unless asked for, and the state that is saved at a time inside is the
+    predicted one, at which the model was called. ComfyUI's uni_pc is variant="bh1" of order 3, its uni_pc_bh2
+    variant="bh2" of order 3.
 
     Args:
         order: p, the number of predictions that the predictor interpolates, from 1; p + 1 for the corrector.
@@ -98,6 +122,10 @@ class UniPC(PlanSolver):
         starter: "ramp" begins with p = 1, 2, ...; "single_step" takes the first p - 2 steps by a fourth-order
             exponential Runge-Kutta method of four calls each.
         final_order: a smaller p for the last step, or None for the full one.
+        lower_order_final: end with p = ..., 2, 1, as released code does by default.
+        correct_last: with "pec", correct the last step too, for one call more.
+        as_released: with "exact", take the corrector as released: `multistep_uni_pc_vary_update` in uni_pc.py of
+            wl-zhao/UniPC at cf9de85, of order 1 for p > 1. The others are released as they are here.
     """
 
     family: ClassVar[str] = "exponential Adams"
@@ -110,6 +138,9 @@ class UniPC(PlanSolver):
     corrector: str = "pec"
     starter: str = "ramp"
     final_order: int | None = None
+    lower_order_final: bool = False
+    correct_last: bool = False
+    as_released: bool = False
 
     def __post_init__(self) -> None:
         check_count("order", self.order)
@@ -118,6 +149,23 @@ class UniPC(PlanSolver):
         check_choice("corrector", self.corrector, ("pec", "pece", "none"))
         check_choice("starter", self.starter, ("ramp", "single_step"))
         check_final_order(self.final_order, self.order)
+        for name in ("lower_order_final", "correct_last", "as_released"):
+            check_flag(name, getattr(self, name))
+        if self.lower_order_final and self.final_order is not None:
+            raise OptionError(
+                "final_order", got=f"{self.final_order!r} beside lower_order_final", expected="one", fix="Leave it out."
+            )
+        if self.correct_last and self.corrector != "pec":
+            raise OptionError(
+                "correct_last",
+                got=f"True with corrector={self.corrector!r}",
+                expected="corrector='pec': 'pece' corrects the last step anyway, 'none' none",
+                fix="Leave it out.",
+            )
+
+    @property
+    def _variant(self) -> str:
+        return "released" if self.variant == "exact" and self.as_released else self.variant
 
     @property
     def _starts(self) -> int:
@@ -129,14 +177,18 @@ class UniPC(PlanSolver):
         full = self.order + gain
         # A step of order q taken O(1) times costs q + 1 globally; a ramp begins with p = 1.
         first = (_START_ORDER if self._starts else 1 + gain) + 1
-        last = (self.final_order or self.order) + (self.corrector == "pece") + 1
+        final = 1 if self.lower_order_final else self.final_order or self.order
+        last = final + (self.corrector == "pece" or self.correct_last) + 1
         p = min(full, first, last)
+        if self.order > 1 and gain and self._variant == "released":
+            return Order(deterministic=1, note="limited by the corrector as released in each step")
         limits = [name for name, limit in (("first", first), ("last", last)) if p == limit < full]
         note = f"limited by the {' and '.join(limits)} steps" if limits else ""
         return Order(deterministic=p, note=note)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         levels = process.levels(times)
+        last = len(levels) - 2
         rows: list[Row] = []
         history: list[tuple[int, float]] = []  # (row, lambda) of the outputs at grid times, newest first
         open_step: _Step | None = None  # predicted, not yet corrected
@@ -149,9 +201,12 @@ class UniPC(PlanSolver):
             if n < self._starts:
                 rows += krogstad_rows(process, n, s, t, self.prediction)
                 continue
-            q = self.final_order if self.final_order and n == len(levels) - 2 else self.order
+            q = self.final_order if self.final_order and n == last else self.order
+            if self.lower_order_final:
+                q = min(q, last - n + 1)
             step = self._step(process, s, t, history[:q])
-            rows += self._step_rows(n, s, t, len(rows), step, open_step)
+            again = self.corrector == "pece" or (self.correct_last and n == last)
+            rows += self._step_rows(n, s, t, len(rows), step, open_step, again)
             open_step = step if self.corrector == "pec" else None
         return rows
 
@@ -163,21 +218,24 @@ class UniPC(PlanSolver):
         h = t.half_log_snr - s.half_log_snr
         nodes = [(row, (lam - s.half_log_snr) / h) for row, lam in history]
         amount = h * (t.alpha if self.prediction == "data" else -t.sigma)
-        return _Step(exponential_step(process, s, t, self.prediction, 0.0), amount, nodes)
+        z = -h if self.prediction == "data" else h
+        return _Step(exponential_step(process, s, t, self.prediction, 0.0), amount, z, nodes)
 
-    def _step_rows(self, n: int, s: Level, t: Level, i: int, step: _Step, before: _Step | None) -> list[Row]:
-        """Row i, called at s: corrects the step before and predicts this one; with "pece" a second one corrects it."""
-        forward, w = step.predictor(self.variant), self._weights
+    def _step_rows(
+        self, n: int, s: Level, t: Level, i: int, step: _Step, before: _Step | None, again: bool
+    ) -> list[Row]:
+        """Row i, called at s: corrects the step before and predicts this one; another one corrects it, where asked."""
+        forward, w = step.predictor(self._variant), self._weights
         if self.corrector == "none":
             return [Row(s.t, s.alpha, s.sigma, w, forward.at(i), None, n)]
         if before is not None:
-            corrected = before.corrector(self.variant, i)
-            return [Row(s.t, s.alpha, s.sigma, w, corrected.at(i), forward.after(corrected).at(i), n)]
-        first = Row(s.t, s.alpha, s.sigma, w, None, forward.at(i), n)
-        if self.corrector == "pec":
+            corrected = before.corrector(self._variant, i)
+            first = Row(s.t, s.alpha, s.sigma, w, corrected.at(i), forward.after(corrected).at(i), n)
+        else:
+            first = Row(s.t, s.alpha, s.sigma, w, None, forward.at(i), n)
+        if not again:
             return [first]
-        again = step.corrector(self.variant, i + 1).at(i + 1)
-        return [first, Row(t.t, t.alpha, t.sigma, w, again, None, n)]
+        return [first, Row(t.t, t.alpha, t.sigma, w, step.corrector(self._variant, i + 1).at(i + 1), None, n)]
 
     def _limit(self, n: int, s: Level, t: Level, i: int, before: _Step | None) -> Row:
         """A step of order 1 that touches sigma = 0 or alpha = 0; it corrects the step before if its output can."""
@@ -185,7 +243,7 @@ class UniPC(PlanSolver):
         if before is None or row.base is None:
             return row
         can = row.weights == self._weights
-        arrived = before.corrector(self.variant, i) if can else before.predictor(self.variant)
+        arrived = before.corrector(self._variant, i) if can else before.predictor(self._variant)
         last = _Map(float(row.base.base), {i - age: float(b) for age, b in row.base.outputs})  # type: ignore[arg-type]
         whole = last.after(arrived)
         return commit(n, s, row.weights, whole.scale, {i - j: b for j, b in whole.outputs.items()})
