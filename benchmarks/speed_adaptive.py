@@ -1,12 +1,12 @@
-"""Adaptive solves of a mixture's probability flow, against torchdiffeq (and diffrax where it is installed).
+"""Adaptive solves of a mixture's probability flow, against torchdiffeq and torchode, where they are installed.
 
     python -m benchmarks.speed_adaptive [--rounds 9] [--threads 1]
 
-The flow of the ring of eight Gaussians from sigma = 80 to 0.002, tolerances 1e-6, float64, by rk45 and torchdiffeq's
+The flow of the ring of eight Gaussians from sigma = 80 to 0.002, tolerances 1e-6, float64, by rk45 and the others'
 dopri5, which share their tableau. Every solver calls one function of sigma and x, the posterior mean; torchdiffeq for
-all samples at one time, sdekit at a time for each. sdekit solves it twice: as the same ODE in sigma, and as the flow of
-a model, where it integrates in the angle atan(sigma) and needs fewer calls. Process time, medians of interleaved
-rounds; errors are those of the median sample, in units of the tolerance, against the exact flow.
+all samples at one time, torchode and sdekit at a time for each. sdekit solves it twice: as the same ODE in sigma, and
+as the flow of a model, where it integrates in the angle atan(sigma) and needs fewer calls. Process time, medians of
+interleaved rounds; errors are those of the median sample, in units of the tolerance, against the exact flow.
 """
 
 from __future__ import annotations
@@ -64,16 +64,30 @@ def solvers(net: Denoiser, x: Tensor) -> dict[str, Callable[[], Tensor]]:
 
         times = torch.tensor(ends, dtype=torch.float64)
         found["torchdiffeq dopri5"] = lambda: odeint(drift, x, times, **tolerances)[-1]
+    if installed("torchode"):
+        found["torchode dopri5"] = _torchode(lambda t, x: drift(t[:, None], x), x)
     found["sdekit rk45, ODE"] = lambda: sdekit.solve(ode, x, ends, "rk45", **tolerances).x
     found["sdekit rk45, model"] = lambda: sdekit.solve(model, x, ends, "rk45", **tolerances).x
     return found
+
+
+def _torchode(drift: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Callable[[], Tensor]:
+    """Its steps are each sample's own too."""
+    to: Any = importlib.import_module("torchode")
+    term = to.ODETerm(drift)
+    control = to.IntegralController(atol=TOLERANCE, rtol=TOLERANCE, term=term)
+    solver = to.AutoDiffAdjoint(to.Dopri5(term=term), control)
+    start, end = (torch.full((len(x),), t, dtype=torch.float64) for t in (START, END))
+    problem = to.InitialValueProblem(y0=x, t_start=start, t_end=end)
+    return lambda: solver.solve(problem).ys[:, -1]
 
 
 def row_6(rounds: int) -> None:
     """Time."""
     print("\n6  Adaptive ODE, tolerance 1e-6. Goals: 3 times torchdiffeq's speed at B = 1 and 64, 2.5 at 4096;")
     print("   at most 1.5 of (batch calls x score) at 4096.")
-    for name in ("torchdiffeq", "diffrax"):
+    print("   diffrax has an environment of its own: see benchmarks/speed_diffrax.py.")
+    for name in ("torchdiffeq", "torchode"):
         if not installed(name):
             print(f"   {name}: not installed")
     print(f"{'B':>5} {'solver':<20} {'ms':>8} {'calls':>6} {'x score':>8} {'speed':>6} {'error':>6}   goal")

@@ -48,8 +48,16 @@ def _options(
 
 
 @app.command(epilog="Example: `sdekit solvers --json`")
-def solvers(as_json: AsJson = False) -> None:
+def solvers(
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/solvers.md.")] = False,
+) -> None:
     """List the solvers: orders of convergence, model calls a step, what they need, where they come from."""
+    if markdown:
+        from sdekit.cli.solver_page import solver_page
+
+        typer.echo(solver_page(), nl=False)
+        return
     found = all_solvers.available()
     if as_json:
         typer.echo(json.dumps([_plain(info) for info in found], indent=1, allow_nan=False, ensure_ascii=False))
