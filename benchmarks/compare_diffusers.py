@@ -48,6 +48,7 @@ class Method(NamedTuple):
 
 
 _MULTI, _SINGLE, _UNI = "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"
+_DEIS = "DEISMultistepScheduler"
 _PP, _DPM = {"algorithm_type": "dpmsolver++"}, {"algorithm_type": "dpmsolver"}
 _MID, _HEUN = {"solver_type": "midpoint"}, {"solver_type": "heun"}
 _LATE = {"lower_order_final": True}
@@ -91,6 +92,11 @@ METHODS: dict[str, Method] = {
     "unipc, to 0": Method("unipc", {}, _UNI, _unipc(2, "bh2", True, **_LATE), zero=True),
     "unipc, order 1 last": Method("unipc", {"final_order": 1}, _UNI, _unipc(2, "bh2", True, **_LATE)),
     "euler_ancestral": Method("euler_ancestral", {}, "EulerAncestralDiscreteScheduler", {}, noise=True),
+    **{
+        f"deis, order {p}": Method("deis", {"order": p, "clock": "lambda"}, _DEIS, {"solver_order": p})
+        for p in (1, 2, 3)
+    },
+    "lms": Method("lms", {}, "LMSDiscreteScheduler", {}, noise=True),
 }
 
 
@@ -113,8 +119,10 @@ def levels(method: Method, steps: int) -> Tensor:
 def theirs(method: Method, target: Any, x: Tensor, sigmas: Tensor, noises: list[Tensor]) -> Tensor:
     """diffusers' result from x at sigmas[0]: x is alpha times x_0 + sigma eps, for Euler that without alpha."""
     options = dict(method.theirs)
-    if method.scheduler != "EulerAncestralDiscreteScheduler":
-        options = {"lower_order_final": False, "final_sigmas_type": "zero" if method.zero else "sigma_min", **options}
+    if not method.noise:
+        options = {"lower_order_final": False, **options}
+    if method.scheduler in (_MULTI, _SINGLE, _UNI):
+        options["final_sigmas_type"] = "zero" if method.zero else "sigma_min"
     if method.scheduler == _MULTI and options["lower_order_final"] and not method.zero:
         options["euler_at_final"] = True  # the other is for fewer than 15 steps
     kind = "epsilon" if method.noise else "sample"  # with x_0 only the levels matter; Euler has no choice

@@ -75,6 +75,9 @@ METHODS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "dpm_solver_2": ("dpm_solver_2", {}, "sample_dpm_2", {}),
     "dpmpp_2s": ("dpmpp_2s", {}, "sample_dpmpp_2s_ancestral", {"eta": 0.0}),
     "dpmpp_2m": ("dpmpp_2m", {}, "sample_dpmpp_2m", {}),
+    "lms": ("lms", {}, "sample_lms", {}),
+    "lms, order 2": ("lms", {"order": 2}, "sample_lms", {"order": 2}),
+    "deis, rho, order 3": ("deis", {"clock": "rho"}, "sample_lms", {"order": 3}),
     "dpmpp_3m, as released": ("dpmpp_3m", {"as_released": True}, "sample_dpmpp_3m_sde", {"eta": 0.0}),
     "dpmpp_3m_sde, as released": ("dpmpp_3m_sde", {"as_released": True}, "sample_dpmpp_3m_sde", {}),
     "dpmpp_3m_sde, as released, eta 0.5": (

@@ -30,6 +30,8 @@ PLANTED = {
     "unipc, order 3, bh1, noise": {"corrector": "none"},
     "unipc, order 5, bh2, data": {"order": 4},
     "euler_ancestral": {"eta": 0.99},
+    "deis, order 3": {"clock": "t"},
+    "lms": {"order": 3},
 }
 
 

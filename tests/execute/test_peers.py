@@ -33,6 +33,8 @@ PLANTED = {
     "dpmpp_3m, as released": {"as_released": False},
     "dpmpp_3m_sde, as released": {"as_released": False},
     "euler_ancestral": {"eta": 0.9999},
+    "lms": {"order": 3},
+    "deis, rho, order 3": {"clock": "lambda"},
     "dpm_2_ancestral": {"eta": 0.9999},
     "dpmpp_2s_ancestral": {"s_noise": 1.0001},
     "dpmpp_sde": {"r1": 0.5001},
