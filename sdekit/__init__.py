@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sdekit import errors, grids, solvers, targets
+from sdekit import errors, grids, solvers, stochasticity, targets
 from sdekit.affine import AffineSDE
 from sdekit.errors import OutOfDomain, SdekitError
 from sdekit.extrapolation import MeanEstimate, extrapolate_mean
@@ -52,6 +52,7 @@ __all__ = [
     "sample",
     "solve",
     "solvers",
+    "stochasticity",
     "targets",
     "testing",
 ]

@@ -126,7 +126,7 @@ def _dpm_solvers() -> list[OrderCase]:
     cases += [_case("dpm_2_ancestral", eta=0.0), _case("er_sde", noise_scale="ode")]
     cases += [_case("er_sde", noise_scale="ode", order=p) for p in (1, 2)]
     cases += [_case("sa_solver"), _case("sa_solver", mode="pece"), _case("sa_solver", prediction="noise")]
-    cases += [_case("sa_solver", predictor_order=p, corrector_order=q) for p, q in ((1, 0), (1, 2), (2, 2), (3, 0))]
+    cases += [_case("sa_solver", predictor_order=p, corrector_order=q) for p, q in ((1, 0), (1, 2), (2, 3), (3, 0))]
     cases += [_case(n, eta=0.0) for n in ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")]
     cases += [_case(n, tau=0.0) for n in _AREA]
     return cases
@@ -179,6 +179,9 @@ def _weak() -> list[OrderCase]:
     cases += [_case("dpmpp_2m_sde", "weak"), _case("dpmpp_2m_sde", "weak", second="exact")]
     cases += [_case("dpmpp_2m_sde", "weak", eta=0.5)]
     cases += [_case("dpmpp_3m_sde", "weak"), _case("dpmpp_3m_sde", "weak", as_released=True)]
+    cases += [_case("predictor_corrector", "weak", predictor=p) for p in ("ancestral", "ddim")]
+    cases += [_case("predictor_corrector", "weak"), _case("annealed_langevin", "weak")]
+    cases += [_case("predictor_corrector", "weak", corrections=2, corrector="euler")]
     cases += [_case("er_sde", "weak"), *(_case("er_sde", "weak", order=p, noise_scale="sde_3") for p in (1, 2))]
     cases += [_case("dpm_2_ancestral", "weak"), _case("dpm_2_ancestral", "weak", eta=0.5)]
     cases += [_case("euler_ancestral", "weak", eta=eta, clock="t") for eta in (0.5, 1.0)]

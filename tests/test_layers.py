@@ -49,7 +49,7 @@ PLACES = {
             "sdekit.sample",
             "sdekit.extrapolation",
         ),
-        *("sdekit.gradients", "sdekit.observed", "sdekit.likelihood", "sdekit.training"),
+        *("sdekit.gradients", "sdekit.observed", "sdekit.likelihood", "sdekit.training", "sdekit.stochasticity"),
     ),
     7: ("sdekit.testing", "sdekit.bench", "sdekit.cli", "sdekit.__main__"),
 }

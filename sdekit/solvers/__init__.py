@@ -19,6 +19,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     gradient_estimation,
     heunpp2,
     implicit,
+    langevin,
     log_ode,
     milstein,
     multistep,

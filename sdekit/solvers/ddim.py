@@ -145,6 +145,10 @@ class DDPM(PlanSolver):
         if not callable(self.posterior_variance):
             check_not_negative("posterior_variance", self.posterior_variance)
 
+    @property
+    def plan_is_remembered(self) -> bool:  # type: ignore[override]
+        return not callable(self.posterior_variance)
+
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         levels = process.levels(times)
         return [self._row(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(levels))]

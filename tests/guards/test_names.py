@@ -158,6 +158,12 @@ EFFECTS = {
     ("ddpm", "posterior_variance"): ({"posterior_variance": 0.2}, {"variance": "analytic"}),
     ("euler_ancestral", "clock"): ({"clock": "t"}, {}),
     **{
+        (name, option): ({option: value}, {})
+        for name, form in (("predictor_corrector", "euler"), ("annealed_langevin", "exact"))
+        for option, value in (("corrections", 2), ("rate", 0.3), ("delta", 0.05), ("corrector", form))
+    },
+    ("predictor_corrector", "predictor"): ({"predictor": "ddim"}, {}),
+    **{
         ("er_sde", option): ({option: value}, {})
         for option, value in (("order", 1), ("noise_scale", "sde"), ("as_released", True))
     },

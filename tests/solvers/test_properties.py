@@ -43,7 +43,8 @@ WITH_NOISE = [
     *(("ddpm", {}), ("ddim", {"eta": 1.0}), ("ddim", {"eta": 0.4}), ("edm_heun", {"churn": 3.0})),
     *(("dpmpp_2m_sde", {}), ("dpmpp_2m_sde", {"eta": 0.3, "second": "exact"}), ("dpmpp_3m_sde", {})),
     *((k, v) for k in ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde") for v in ({}, {"eta": 0.4})),
-    *(("dpmpp_sde", {"r1": 0.3}), ("dpm_2_ancestral", {}), ("dpm_2_ancestral", {"eta": 0.4}), ("er_sde", {"order": 1})),
+    *(("dpmpp_sde", {"r1": 0.3}), ("dpm_2_ancestral", {}), ("dpm_2_ancestral", {"eta": 0.4})),
+    *(("er_sde", {"noise_scale": "sde_2"}), ("predictor_corrector", {"predictor": "ancestral"})),
 ]
 IN_TIME = [("euler_maruyama", {}), *((k, {"clock": "t"}) for k in ("euler", "midpoint", "heun", "rk4"))]
 LAMBDAS = [-2.0, -1.3, -0.7, 0.2, 0.6, 1.7, 2.1]
@@ -453,7 +454,7 @@ def test_calls_are_as_documented() -> None:
     per_step = {"rk4": 4, "dpm_solver_3": 3, "bosh3": 3, "rk45": 6, "tsit5": 6, "dop853": 12}
     per_step |= dict.fromkeys(("midpoint", "heun", "edm_heun", "dpm_solver_2", "dpmpp_2s"), 2)
     per_step |= dict.fromkeys(("dpmpp_2s_ancestral", "dpmpp_sde", "exp_sra", "sra1", "shark"), 2)
-    per_step |= {"seeds_2": 2, "seeds_3": 3, "dpm_2_ancestral": 2}
+    per_step |= {"seeds_2": 2, "seeds_3": 3, "dpm_2_ancestral": 2, "predictor_corrector": 2, "annealed_langevin": 10}
     per_step |= {"res_2s": 2, "exp_heun_2_x0": 2, "etdrk3": 3, "res_3s": 3, "etdrk4": 4, "hochbruck_ostermann": 5}
     per_step["dpmpp_3s"] = 3
     for name in PLANNED:
