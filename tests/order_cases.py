@@ -96,6 +96,7 @@ def _case(name: str, kind: str = "deterministic", tau: Any = None, **options: An
 
 def _deterministic() -> list[OrderCase]:
     cases = [_case(n, clock=c) for n in ("euler", "midpoint", "heun", "rk4") for c in ("rho", "t")]
+    cases += [_case("ralston"), _case("ralston", clock="t"), _case("kutta3"), _case("kutta3", clock="t")]
     cases += [_case(n) for n in (*_STEPPERS, *_SRK)]
     # It evaluates beyond its steps: on other grids, outside the domain of the process.
     cases += [OrderCase("sosri", steps=(40, 80, 160), on="vp")]

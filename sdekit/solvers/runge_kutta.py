@@ -19,7 +19,7 @@ from sdekit.solvers.base import Increments, Order, PlanSolver, Stepper, StepResu
 from sdekit.solvers.ddim import ddim_row
 from sdekit.solvers.tableau import Tableau
 
-__all__ = ["RK4", "Euler", "Heun", "Midpoint", "RungeKutta"]
+__all__ = ["RK4", "Euler", "Heun", "Kutta3", "Midpoint", "Ralston", "RungeKutta"]
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,24 @@ class Heun(RungeKutta):
     """Heun's method, the explicit trapezoidal rule; in rho it is the sampler that Karras et al. (2022) recommend."""
 
     tableau: ClassVar[Tableau] = tableau.HEUN
+    reference: ClassVar[str] = "Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.1"
+
+
+@register("ralston")
+@dataclass(frozen=True)
+class Ralston(RungeKutta):
+    """The method of two stages and order 2 with the least bound on its error (Ralston, 1962)."""
+
+    tableau: ClassVar[Tableau] = tableau.RALSTON
+    reference: ClassVar[str] = "Ralston, Runge-Kutta methods with minimum error bounds, Math. Comp. 16 (1962)"
+
+
+@register("kutta3")
+@dataclass(frozen=True)
+class Kutta3(RungeKutta):
+    """The method of Kutta (1901) of three stages; in rho it is DEIS's rho3Kutta."""
+
+    tableau: ClassVar[Tableau] = tableau.KUTTA3
     reference: ClassVar[str] = "Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.1"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sdekit.errors import OptionError
 
-__all__ = ["EULER", "HEUN", "MIDPOINT", "RK4", "Tableau"]
+__all__ = ["EULER", "HEUN", "KUTTA3", "MIDPOINT", "RALSTON", "RK4", "Tableau"]
 
 
 @dataclass(frozen=True)
@@ -52,4 +52,6 @@ class Tableau:
 EULER = Tableau("euler", 1, ((),), (1.0,), (0.0,))
 MIDPOINT = Tableau("midpoint", 2, ((), (0.5,)), (0.0, 1.0), (0.0, 0.5))
 HEUN = Tableau("heun", 2, ((), (1.0,)), (0.5, 0.5), (0.0, 1.0))
+RALSTON = Tableau("ralston", 2, ((), (2 / 3,)), (0.25, 0.75), (0.0, 2 / 3))
+KUTTA3 = Tableau("kutta3", 3, ((), (0.5,), (-1.0, 2.0)), (1 / 6, 2 / 3, 1 / 6), (0.0, 0.5, 1.0))
 RK4 = Tableau("rk4", 4, ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), (0.0, 0.5, 0.5, 1.0))

@@ -188,7 +188,7 @@ EFFECTS = {
     ("gradient_estimation", "gamma"): ({"gamma": 1.5}, {}),
     **{
         (name, "clock"): ({"clock": "t"}, {})
-        for name in ("euler", "heun", "midpoint", "rk4", "bosh3", "rk45", "tsit5", "dop853")
+        for name in ("euler", "heun", "midpoint", "ralston", "kutta3", "rk4", "bosh3", "rk45", "tsit5", "dop853")
     },
     **{
         (name, option): ({option: value}, {})

@@ -201,7 +201,10 @@ def test_plans_need_an_affine_process_and_a_grid_inside_its_domain() -> None:
             solvers.get("ddim").plan(VP(), times)
 
 
-@pytest.mark.parametrize("t", [tableau.EULER, tableau.MIDPOINT, tableau.HEUN, tableau.RK4], ids=lambda t: t.name)
+TABLEAUS = [tableau.EULER, tableau.MIDPOINT, tableau.HEUN, tableau.RALSTON, tableau.KUTTA3, tableau.RK4]
+
+
+@pytest.mark.parametrize("t", TABLEAUS, ids=lambda t: t.name)
 def test_tableaus_meet_the_conditions_of_their_order_and_no_more(t: Tableau) -> None:
     """The eight rooted trees up to order 4, each as its elementary weight and its density."""
 

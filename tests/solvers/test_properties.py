@@ -22,6 +22,7 @@ PLANNED = [n for n in NAMES if isinstance(solvers.get(n), PlanSolver)]
 INSIDE = [n for n in NAMES if n != "sosri"]  # it evaluates beyond its steps, here outside the domain
 IN_RHO_OR_LAMBDA = [
     *(("euler", {}), ("midpoint", {}), ("heun", {}), ("rk4", {}), ("ddim", {}), ("edm_heun", {}), ("dpmpp_2m", {})),
+    *(("ralston", {}), ("kutta3", {})),
     *(("exp_adams", {"order": p, "prediction": k}) for p in (1, 2, 3, 4) for k in ("data", "noise")),
     ("exp_adams", {"order": 4, "starter": "single_step"}),
     ("dpmpp_2m", {"second": "exact"}),
@@ -284,7 +285,7 @@ def test_ddpm_against_equations_6_and_7() -> None:
         assert run("ddpm", process, 1.0, variance=variance) == pytest.approx(x, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["euler", "midpoint", "heun", "rk4"])
+@pytest.mark.parametrize("name", ["euler", "midpoint", "heun", "ralston", "kutta3", "rk4"])
 def test_runge_kutta_against_the_textbook_in_either_clock(process, name: str) -> None:
     grid = times(process)
 
@@ -297,7 +298,11 @@ def test_runge_kutta_against_the_textbook_in_either_clock(process, name: str) ->
             return y + h * f(u + h / 2, y + h / 2 * k1)
         if name == "heun":
             return y + h / 2 * (k1 + f(v, y + h * k1))
+        if name == "ralston":
+            return y + h / 4 * (k1 + 3 * f(u + 2 * h / 3, y + 2 * h / 3 * k1))
         k2 = f(u + h / 2, y + h / 2 * k1)
+        if name == "kutta3":
+            return y + h / 6 * (k1 + 4 * k2 + f(v, y + h * (2 * k2 - k1)))
         k3 = f(u + h / 2, y + h / 2 * k2)
         return y + h / 6 * (k1 + 2 * k2 + 2 * k3 + f(v, y + h * k3))
 
@@ -449,10 +454,14 @@ def test_up_from_data_and_up_to_noise_take_their_limits(process) -> None:
 # Calls, precision, and what is refused.
 
 
+_THROUGH_ZERO = ("midpoint", "ralston", "bosh3", "sra1", "shark")
+
+
 def test_calls_are_as_documented() -> None:
     grid, zero = [2.0, 1.0, 0.5, 0.2], [2.0, 1.0, 0.5, 0.0]
     per_step = {"rk4": 4, "dpm_solver_3": 3, "bosh3": 3, "rk45": 6, "tsit5": 6, "dop853": 12}
     per_step |= dict.fromkeys(("midpoint", "heun", "edm_heun", "dpm_solver_2", "dpmpp_2s"), 2)
+    per_step |= {"ralston": 2, "kutta3": 3}
     per_step |= dict.fromkeys(("dpmpp_2s_ancestral", "dpmpp_sde", "exp_sra", "sra1", "shark"), 2)
     per_step |= {"seeds_2": 2, "seeds_3": 3, "dpm_2_ancestral": 2, "predictor_corrector": 2, "annealed_langevin": 10}
     per_step |= {"res_2s": 2, "exp_heun_2_x0": 2, "etdrk3": 3, "res_3s": 3, "etdrk4": 4, "hochbruck_ostermann": 5}
@@ -464,7 +473,7 @@ def test_calls_are_as_documented() -> None:
         plan, short = (solvers.get(name).plan(EDM(), g) for g in (grid, zero))
         assert plan.nfe == 3 * calls and solvers.info(name).nfe_per_step == calls
         # Where a stage would fall on sigma = 0 the last step is DDIM's single call; these have none there.
-        assert short.nfe == 3 * calls - (calls - 1 if name not in ("midpoint", "bosh3", "sra1", "shark") else 0), name
+        assert short.nfe == 3 * calls - (calls - 1 if name not in _THROUGH_ZERO else 0), name
         used = []
         model = Model(lambda x, t, used=used: used.append(1) or x / 2, EDM(), "data")
         assert (
