@@ -30,7 +30,7 @@ from sdekit.times import check_count
 
 __all__ = ["ERSDE", "NOISE_SCALES", "NoiseScale"]
 
-_QUADRATURE = 20
+_QUADRATURE = 10
 _PANEL = 1.0
 """The longest range of lambda for one Gauss rule: the default's e^{rho^0.3} is smooth on it to rounding."""
 _RELEASED_POINTS = 100

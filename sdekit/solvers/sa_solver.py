@@ -40,17 +40,8 @@ class _Step:
     """A h: what a prediction of 1 contributes to a step so short that its exponentials are 1."""
     history: list[tuple[int, float]]
 
-    def predictor(self, order: int, second: str) -> dict[int, float]:
-        """Row -> weight."""
-        rows, r = zip(*self.history[:order], strict=True)
-        if len(r) == 1:
-            b = [self.exact.total]
-        elif len(r) == 2 and second == "few_steps":
-            old = 0.5 * self.amount / r[1]
-            b = [self.exact.total - old, old]
-        else:
-            b = self.exact.weights(list(r))
-        return dict(zip(rows, b, strict=True))
+    predictor: dict[int, float]
+    """Row -> weight."""
 
     def corrector(self, order: int, second: str, new: int) -> dict[int, float]:
         """Row -> weight, with the prediction at t that row `new` makes: `order` nodes, that one included."""
@@ -61,6 +52,19 @@ class _Step:
         else:
             b = self.exact.weights(list(r))
         return dict(zip(rows, b, strict=True))
+
+
+def _predictor(exact: ExponentialStep, amount: float, nodes: list[tuple[int, float]], second: str) -> dict[int, float]:
+    """Row -> weight, of the predictions at these nodes."""
+    rows, r = zip(*nodes, strict=True)
+    if len(r) == 1:
+        b = [exact.total]
+    elif len(r) == 2 and second == "few_steps":
+        old = 0.5 * amount / r[1]
+        b = [exact.total - old, old]
+    else:
+        b = exact.weights(list(r))
+    return dict(zip(rows, b, strict=True))
 
 
 @register("sa_solver", aliases=("SA-Solver", "sa"))
@@ -139,7 +143,7 @@ class SASolver(PlanSolver):
             history = [(i, s.half_log_snr), *history[: longest - 1]]
             step = self._step(process, s, t, stochasticity, history)
             change = {} if open_step is None else self._change(open_step, i)
-            rows.append(_row(n, s, self._weights, i, step.exact, change, self._predictor(step)))
+            rows.append(_row(n, s, self._weights, i, step, change))
             open_step = step if self.corrector_order else None
             if open_step is not None and self.mode == "pece":
                 again = {i + 1 - j: w for j, w in self._change(step, i + 1).items()}
@@ -159,15 +163,13 @@ class SASolver(PlanSolver):
         amount = 0.0
         if self.second == "few_steps":
             amount = t.alpha * h * (1 + stochasticity_at(tau, s.t) ** 2)
-        return _Step(exponential_step(process, s, t, self.prediction, tau), amount, nodes)
-
-    def _predictor(self, step: _Step) -> dict[int, float]:
-        return step.predictor(self.predictor_order, self.second)
+        exact = exponential_step(process, s, t, self.prediction, tau)
+        return _Step(exact, amount, nodes, _predictor(exact, amount, nodes[: self.predictor_order], self.second))
 
     def _change(self, step: _Step, new: int) -> dict[int, float]:
         """What the corrector adds to the predicted state, as row -> weight."""
         change = step.corrector(self.corrector_order, self.second, new)
-        for row, w in self._predictor(step).items():
+        for row, w in step.predictor.items():
             change[row] = change.get(row, 0.0) - w
         return change
 
@@ -186,17 +188,10 @@ class SASolver(PlanSolver):
         return snr_clock(process, times, stochasticity)
 
 
-def _row(
-    n: int,
-    s: Level,
-    weights: tuple[float, float],
-    i: int,
-    exact: ExponentialStep,
-    change: dict[int, float],
-    forward: dict[int, float],
-) -> Row:
-    """Row i, called at s: adds `change` to the state, then takes the step of weights `forward`."""
-    outputs = {i - j: exact.scale * w for j, w in change.items()}
-    for j, w in forward.items():
+def _row(n: int, s: Level, weights: tuple[float, float], i: int, step: _Step, change: dict[int, float]) -> Row:
+    """Row i, called at s: adds `change` to the state, then takes the step as predicted."""
+    scale = step.exact.scale
+    outputs = {i - j: scale * w for j, w in change.items()}
+    for j, w in step.predictor.items():
         outputs[i - j] = outputs.get(i - j, 0.0) + w
-    return commit(n, s, weights, exact.scale, outputs, {0: exact.std})
+    return commit(n, s, weights, scale, outputs, {0: step.exact.std})
