@@ -112,13 +112,13 @@ class DPMFast(PlanSolver):
         count = len(levels) - 1
         first = int(touches_end(*levels[:2]))
         last = count - int(count > first and touches_end(*levels[-2:]))
-        rows = [limit_row(0, *levels[:2], self.prediction, 0.0)] if first else []
+        rows = [limit_row(0, levels[0], levels[1], self.prediction, 0.0)] if first else []
         n = first
         for order in self.orders(last - first) if last > first else []:
             rows += self._step(process, n, levels[n : n + order + 1])
             n += order
         if last < count:
-            rows.append(limit_row(last, *levels[-2:], self.prediction, 0.0))
+            rows.append(limit_row(last, levels[-2], levels[-1], self.prediction, 0.0))
         return rows
 
     def _step(self, process: AffineSDE, n: int, at: list[Level]) -> list[Row]:

@@ -54,8 +54,13 @@ def test_every_option_changes_a_plan(name: str) -> None:
         "eta": 0.5,
         "variance": "beta",
         "churn": 3.0,
-        "second": ("exact", "half"),
-        "third": "parabola",
+        "second": "half" if name == "dpm_fast" else ("exact", "half"),
+        "third": "line" if name == "dpm_fast" else "parabola",
+        "tail": "full",
+        "c2": 0.3,
+        "c3": 0.9,
+        "lower_order_final": True,
+        "correct_last": True,
         "r1": 0.3,
         "r2": 0.8,
         "final_order": 1,
@@ -80,6 +85,7 @@ def test_every_option_changes_a_plan(name: str) -> None:
             "s_max": {"churn": 3.0},
             "s_noise": {"churn": 3.0, "intervals": ((0.5, 1.0, 1, None),)},
             "starter": {"order": 3},
+            "as_released": {"c3": 0.75, "variant": "exact"},
         }.get(option, {})
         base = {k: v for k, v in base.items() if k in defaults}
         value = {"s_min": 3.0, "s_max": 3.0, "s_noise": 1.1, **other}[option]
