@@ -32,6 +32,7 @@ def FALLING(t: float) -> float:
 
 
 ROTATED = (
+    "preconditioned_adams",
     *("dpm_solver_2", "dpm_solver_3", "dpmpp_2s", "dpmpp_3m", "unipc"),
     *("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"),
     *("lms", "deis", "ipndm", "ipndm_v", "pndm", "plms", "gradient_estimation", "heunpp2"),
@@ -112,7 +113,7 @@ def _deterministic() -> list[OrderCase]:
         cases += [_case("exp_adams", order=p, **started) for p in (3, 4, 5)]
         cases += [_case("exp_adams", order=3, final_order=1, **started)]
         cases += [_case("exp_adams", order=4, final_order=2, **started)]
-    return cases + _multistep() + _dpm_solvers() + _unipc() + _exponential_runge_kutta()
+    return cases + _multistep() + _dpm_solvers() + _unipc() + _exponential_runge_kutta() + _preconditioned()
 
 
 def _dpm_solvers() -> list[OrderCase]:
@@ -206,6 +207,12 @@ def _weak() -> list[OrderCase]:
     cases += [_case("dpmpp_sde", "weak", **o) for o in ({}, {"eta": 0.5}, {"r1": 0.3})]
     cases += [_case(n, "weak", tau) for n in _AREA for tau in (0.5, 1.0, FALLING)]
     return cases + _kicked()
+
+
+def _preconditioned() -> list[OrderCase]:
+    name = "preconditioned_adams"
+    cases = [_case(name), _case(name, order=1), _case(name, order=2, form="data")]
+    return [*cases, _case(name, order=4, starter="single_step")]
 
 
 def _kicked() -> list[OrderCase]:

@@ -24,6 +24,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     milstein,
     multistep,
     pndm,
+    preconditioned,
     restart,
     runge_kutta,
     sa_solver,

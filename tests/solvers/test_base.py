@@ -71,7 +71,11 @@ def test_every_option_changes_a_plan(name: str) -> None:
         "variant": "bh1",
         "corrector": "none",
         "inner": "dpmpp_2s",
-        "form": ("ancestral", "churn"),
+        "form": {"churn": "ancestral", "interpolating": "data", "krogstad": "cox_matthews"}.get(
+            vars(solvers.get(name)).get("form", "")
+        ),
+        "data_variance": 2.0,
+        "mean": "zero",
         "stochasticity": 0.5,
         "intervals": (((0.5, 1.0, 1, 2),), ()),
     }
