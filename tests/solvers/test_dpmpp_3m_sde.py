@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -71,7 +72,8 @@ def test_it_is_the_one_in_diffusers() -> None:
     grid, model = process.time_at(-torch.log(sigmas)), target.under(process)
 
     def end(solver) -> torch.Tensor:
-        return sdekit.solve(model, x, grid, solver, noise=lambda out, step, stream: out.copy_(noises[step])).x
+        noise: Any = lambda out, step, stream: out.copy_(noises[step])  # noqa: E731
+        return sdekit.solve(model, x, grid, solver, noise=noise).x
 
     gaps = [float((end(s) - want).abs().max()) for s in (OtherSign(), solvers.get("dpmpp_3m_sde", as_released=True))]
     assert gaps[0] < 1e-5 and gaps[1] > 1e-3, gaps
