@@ -34,7 +34,7 @@ __all__ = ["Splitting", "flow_solver", "kick_up", "leg_rows", "refuse_upwards", 
 
 _QUADRATURE = 20
 _PROBE = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
-_FIX = "Use a single-step solver: ddim, heun, midpoint, rk4, dpm_solver_2, dpm_solver_3 or dpmpp_2s."
+_FIX = "Use a single-step solver: ddim, heun, rk4, dpm_solver_2, dpm_solver_3, dpmpp_2s or etdrk4."
 
 
 def flow_solver(argument: str, solver: Any) -> PlanSolver:

@@ -73,9 +73,7 @@ def miss(solver: PlanSolver, process, mean: Tensor, cov: Tensor, times: list[flo
 
 
 @pytest.mark.parametrize("kind", VARIANCES)
-@pytest.mark.parametrize(
-    "order, starter", [(1, "ramp"), (2, "ramp"), (4, "ramp"), (3, "single_step"), (4, "single_step")]
-)
+@pytest.mark.parametrize("order, starter", [(1, "ramp"), (2, "ramp"), (4, "ramp"), (4, "single_step")])
 def test_it_is_exact_on_its_gaussian(order, starter, kind):
     """Of any mean, without knowing it, in one step and in several, on every process, down and up."""
     cov = matrix(VARIANCES[kind])
@@ -177,18 +175,16 @@ def test_weights_integrate_polynomials_below_the_order(order, form):
 def test_the_order(order, form, mean):
     solver = ours(0.8, order=order, form=form, mean=mean, starter="single_step")
     assert solver.declared.deterministic == order and not solver.declared.note
-    found = observed_order(solver, grid="karras", steps=(20, 40, 80))
+    found = observed_order(solver, grid="karras", steps=(10, 20, 40))
     assert order - 0.15 <= found.value <= order + 0.35, str(found)
 
 
 @pytest.mark.parametrize("kind", ["direction", "covariance"])
 def test_the_order_with_variances_per_direction(kind):
     problem = order_problems()["vp"]
-    cov = problem.target.cov
-    variance = cov if kind == "covariance" else torch.linspace(0.1, 3.0, len(cov), dtype=torch.float64)
-    for order in (2, 3):
-        found = observed_order(ours(variance, order=order, starter="single_step"), problem=problem, steps=(20, 40, 80))
-        assert found.reaches(order), str(found)
+    variance = problem.target.cov if kind == "covariance" else torch.tensor([0.1, 3.0], dtype=torch.float64)
+    found = observed_order(ours(variance, order=3, starter="single_step"), problem=problem, steps=(10, 20, 40))
+    assert found.reaches(3), str(found)
 
 
 @dataclass(frozen=True)
@@ -215,7 +211,7 @@ class Distorted(PlanSolver):
 
 
 def test_wrong_weights_show_in_the_order():
-    assert not observed_order(Distorted("exchanged"), steps=(20, 40, 80)).reaches(2.0)
+    assert not observed_order(Distorted("exchanged"), steps=(10, 20, 40)).reaches(2.0)
 
 
 def test_a_coefficient_for_all_directions_shows_on_the_gaussian():

@@ -64,7 +64,7 @@ def test_it_is_the_released_sampler(s_noise):
     )
 
 
-@pytest.mark.parametrize("inner, order", [("ddim", 1), ("heun", 2), ("dpm_solver_3", 3), ("rk4", 4)])
+@pytest.mark.parametrize("inner, order", [("heun", 2), ("dpm_solver_3", 3), ("rk4", 4)])
 def test_the_weak_order_is_the_flows(inner, order):
     """Two intervals, one inside the other's range; the ends are not on the grid."""
     solver = restart([(0.2, 1.0, 2, None), (0.5, 2.0, 1, None)], inner=inner)
@@ -77,7 +77,7 @@ def test_the_weak_order_is_the_flows(inner, order):
 def test_what_does_not_converge_declares_nothing(options):
     solver = restart(**options)
     assert solver.declared.weak is None and solver.declared.note.startswith("none")
-    found = observed_order(solver, "weak", steps=(80, 160, 320))
+    found = observed_order(solver, "weak", steps=(40, 80, 160))
     assert abs(found.value) < 0.1 and found.errors[-1] > 1e-4, str(found)
 
 
