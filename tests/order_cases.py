@@ -142,9 +142,10 @@ def _exponential_runge_kutta() -> list[OrderCase]:
     cases += [_case("etdrk4", form="cox_matthews"), _case("hochbruck_ostermann", prediction="noise")]
     cases += [_case("dpmpp_3s"), _case("dpmpp_3s", second="half"), _case("dpmpp_3s", third="parabola")]
     cases += [_case("dpm_solver_3", third="corrected", r1=0.2, r2=0.9)]
-    fast = [_case("dpm_fast"), _case("dpm_fast", third="line"), _case("dpm_fast", tail="full", prediction="data")]
+    fast = [_case("dpm_fast", third="line"), _case("dpm_fast", tail="full", prediction="data")]
+    cases = [replace(c, steps=(20, 40, 80)) for c in cases] + [replace(c, steps=(39, 78, 156)) for c in fast]
     # Numbers of calls that leave nothing modulo 3, where the released tail is of orders 2 and 1.
-    return [replace(c, steps=(20, 40, 80)) for c in cases] + [replace(c, steps=(78, 156, 312)) for c in fast]
+    return [*cases, replace(_case("dpm_fast"), steps=(60, 120, 240))]
 
 
 def _multistep() -> list[OrderCase]:
