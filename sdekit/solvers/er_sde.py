@@ -111,7 +111,7 @@ class ERSDE(PlanSolver):
     """
 
     family: ClassVar[str] = "exponential Adams"
-    reference: ClassVar[str] = "Cui, Zhang, Lu and Liao, ER-SDE-Solver, 2023, arXiv:2309.06169, corrected"
+    reference: ClassVar[str] = "Cui et al., ER-SDE-Solver, 2023, arXiv:2309.06169, corrected"
     fixed_stochasticity: ClassVar[float] = 0.0
 
     order: int = 3

@@ -107,9 +107,9 @@ class Seeds2(PlanSolver):
 class Seeds3(PlanSolver):
     """SEEDS-3 (Gonzalez et al., 2023): three calls a step, for any stochasticity.
 
-    On the probability flow it is DPM-Solver-3, of order 3; on the reverse SDE its weak order is 2. Its three noises a
-    step are more than the increment of a path, so that it takes none with noise="path". A step from alpha = 0
-    or to sigma = 0 takes one call and the limits of order 1.
+    On the probability flow it is DPM-Solver-3, of order 3; on the reverse SDE its weak order is 2, that of its paths 1.
+    Its three noises a step are more than the increment of a path, so that it takes none with noise="path". A step from
+    alpha = 0 or to sigma = 0 takes one call and the limits of order 1.
 
     Args:
         r1, r2: where in the step the other calls are, in lambda: 0 < r1 < r2 <= 1. Order 3 needs r2 = 2/3.

@@ -27,7 +27,7 @@ def falling(t: float) -> float:
 
 
 def weights(nodes: list[float], ls: float, lt: float, kappa: float, pp: bool) -> list[float]:
-    """b_j of equations 14 to 17 of the paper without alpha_t or sigma_t: Lagrange polynomials under Gauss's rule."""
+    """The paper's b_j without alpha_t or sigma_t: Lagrange polynomials under Gauss's rule."""
     out = []
     for j, lj in enumerate(nodes):
         total = 0.0

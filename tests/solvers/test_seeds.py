@@ -212,3 +212,38 @@ def test_the_noise_of_a_whole_step_is_that_of_the_exact_solution() -> None:
 def test_a_last_step_to_zero_takes_one_call() -> None:
     for name, calls in (("seeds_2", 5), ("seeds_3", 7)):
         assert solvers.get(name).plan(EDM(), [2.0, 1.0, 0.5, 0.0], 1.0).nfe == calls
+
+
+def test_paths_of_seeds_3_are_of_order_one() -> None:
+    """Against a finer solution of another family, both with the noise of one path, of 512 paths, on EDM."""
+    process, fine, low, high = EDM(), 768, -1.0, 1.0
+    lam = np.linspace(low, high, fine + 1).tolist()
+    z = np.random.default_rng(0).standard_normal((fine, 512))
+    x = 2.3 * np.random.default_rng(1).standard_normal(512)
+
+    def data(row, v: np.ndarray) -> np.ndarray:
+        rho2, y = (row.sigma / row.alpha) ** 2, v / row.alpha
+        return 0.1 / (0.1 + rho2) * y + rho2 / (0.1 + rho2) * np.tanh(y / (0.1 + rho2))
+
+    exact = interpret(solvers.get("exp_adams").plan(process, times(process, lam), 1.0), data, x, lambda i, _: z[i])
+
+    def error(n: int) -> float:
+        plan = solvers.get("seeds_3").plan(process, times(process, lam[:: fine // n]), 1.0)
+        drawn = {}
+        for i in range(n):
+            noise, added = np.zeros(512), []
+            for k in range(i * fine // n, (i + 1) * fine // n):
+                scale, h = math.exp(-2 * (lam[k + 1] - lam[k])), lam[k + 1] - lam[k]
+                noise = scale * noise + math.exp(-lam[k + 1]) * math.sqrt(-math.expm1(-2 * h)) * z[k]
+                if (k + 1) * 3 * n % fine == 0:
+                    added.append(noise)
+            rows: list[Any] = [row for row in plan.rows if row.step == i]
+            sizes = [dict((row.base or row.point).noises) for row in rows]
+            matrix = np.array([[float(a.get(c, 0.0)) for c in range(3)] for a in sizes])
+            drawn[i] = np.linalg.solve(matrix, np.array(added))
+        end = interpret(plan, data, x, lambda step, stream: drawn[step][stream])
+        return float(np.sqrt(np.mean((end - exact) ** 2)))
+
+    errors = [error(n) for n in (8, 16, 32)]
+    slopes = np.log2(errors[:-1]) - np.log2(errors[1:])
+    assert 0.85 < slopes.mean() < 1.3, f"{errors} {slopes}"
