@@ -36,8 +36,8 @@ def integral(f: Callable[[float], float], low: float, high: float) -> float:
 
 
 def er_sde(rho: list[float], y: float, order: int, phi: Callable[[float], float], released: bool) -> float:
-    """The updates of orders 1 to 3 in y = x / alpha, with exact integrals of 1 / phi or the released sums; for the third
-    order the derivative at rho_s is that of the parabola unless as released."""
+    """The updates of orders 1 to 3 in y = x / alpha, with exact integrals of 1 / phi or the released sums; for the
+    third order the derivative at rho_s is that of the parabola unless as released."""
     old: list[tuple[float, float]] = []
     for i, (s, t) in enumerate(itertools.pairwise(rho)):
         old.insert(0, (s, nonlinear(At(1.0, s), y)))
