@@ -24,18 +24,27 @@ class Registry(Generic[T]):
         self.kind = kind
         self._items: dict[str, T] = {}
         self._aliases: dict[str, str] = {}
+        self._options: dict[str, dict[str, Any]] = {}  # of aliases that stand for an item with options
 
     def register(self, name: str, item: T, aliases: tuple[str, ...] = ()) -> None:
         """Add `item` under `name`. Raises OptionError where a name is taken."""
         for key in (name, *aliases):
-            if not isinstance(key, str) or not key:
-                raise InterfaceError("name", got=repr(key), expected=f"the name of a {self.kind}", fix="Pass a string.")
-            if key in self._items or key in self._aliases:
-                raise OptionError(
-                    "name", got=repr(key), expected=f"a {self.kind} name that is free", fix="Choose another."
-                )
+            self._check_free(key)
         self._items[name] = item
         self._aliases.update(dict.fromkeys(aliases, name))
+
+    def alias(self, alias: str, name: str, **options: Any) -> None:
+        """Another spelling of a registered name, or of it with options. Raises OptionError where it is taken."""
+        self._check_free(alias)
+        self._aliases[alias] = self.resolve(name)
+        if options:
+            self._options[alias] = options
+
+    def _check_free(self, key: Any) -> None:
+        if not isinstance(key, str) or not key:
+            raise InterfaceError("name", got=repr(key), expected=f"the name of a {self.kind}", fix="Pass a string.")
+        if key in self._items or key in self._aliases:
+            raise OptionError("name", got=repr(key), expected=f"a {self.kind} name that is free", fix="Choose another.")
 
     def get(self, name: str) -> T:
         """The object registered under `name` or an alias. Raises UnknownNameError with near names."""
@@ -55,9 +64,17 @@ class Registry(Generic[T]):
             )
         return key
 
+    def options(self, name: str) -> dict[str, Any]:
+        """The options that an alias stands for; none for other names."""
+        return dict(self._options.get(name, {}))
+
     def aliases(self, name: str) -> tuple[str, ...]:
-        """The other spellings of a registered name."""
-        return tuple(alias for alias, target in self._aliases.items() if target == name)
+        """The other spellings of a registered name by itself."""
+        return tuple(a for a, target in self._aliases.items() if target == name and a not in self._options)
+
+    def with_options(self, name: str) -> dict[str, dict[str, Any]]:
+        """The other names that stand for a registered one with options, and these."""
+        return {a: dict(options) for a, options in self._options.items() if self._aliases[a] == name}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)

@@ -123,7 +123,7 @@ REFUSED = [
     (("bench", "run", "oders"), "Did you mean 'orders'?"),
     (("bench", "run", "nowhere.toml"), "No such file"),
     (("bench", "run", "orders", "--only", "huen"), "'heun'"),
-    (("bench", "run", "orders", "--only", "ddim", "--on", "rng, vp, karras"), "'ring, vp, karras'"),
+    (("bench", "run", "orders", "--only", "ddim", "--on", "rng, vp, uniform"), "'ring, vp, uniform'"),
     (("bench", "report", "nowhere"), "nowhere/results.json: No such file"),
     (("report", "nowhere"), "nowhere/results.json: No such file"),
     (("bench", "compare", "nowhere", "nowhere"), "nowhere/results.json: No such file"),

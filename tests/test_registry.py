@@ -22,6 +22,18 @@ def test_names_and_aliases_find_the_same(registry: Registry[int]) -> None:
     assert list(registry) == ["karras", "uniform"] and len(registry) == 2
 
 
+def test_an_alias_may_stand_for_options(registry: Registry[int]) -> None:
+    registry.alias("karras 3", "edm", rho=3.0)
+    registry.alias("k", "karras")
+    assert registry.resolve("karras 3") == registry.resolve("k") == "karras"
+    assert registry.options("karras 3") == {"rho": 3.0} and registry.options("k") == registry.options("karras") == {}
+    assert registry.aliases("karras") == ("edm", "k") and registry.with_options("karras") == {"karras 3": {"rho": 3.0}}
+    with pytest.raises(OptionError, match="free"):
+        registry.alias("edm", "uniform")
+    with pytest.raises(UnknownNameError):
+        registry.alias("other", "nothing")
+
+
 def test_a_name_is_taken_once_and_a_failed_registration_leaves_nothing(registry: Registry[int]) -> None:
     for name, aliases in (("karras", ()), ("edm", ()), ("new", ("uniform",)), ("new", ("edm",))):
         with pytest.raises(OptionError, match="free"):

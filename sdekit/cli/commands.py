@@ -192,6 +192,9 @@ def _plain(info: SolverInfo) -> dict[str, Any]:
         "needs": info.needs,
         "reference": info.reference,
         "options": {k: _json_value(v) for k, v in info.options.items()},
+        "names_with_options": {
+            name: {k: _json_value(v) for k, v in options.items()} for name, options in info.names_with_options.items()
+        },
     }
 
 

@@ -91,6 +91,8 @@ def _orders(order: Order) -> list[str]:
 def _details(info: SolverInfo) -> Iterator[str]:
     if info.aliases:
         yield "also " + ", ".join(f"`{alias}`" for alias in info.aliases)
+    for alias, options in info.names_with_options.items():
+        yield f"`{alias}` is it with " + ", ".join(f"`{name}={value!r}`" for name, value in options.items())
     if info.options:
         yield "options " + ", ".join(f"`{name}={value!r}`" for name, value in info.options.items())
     if info.order.note:

@@ -31,7 +31,7 @@ def _steps(span: Span, first: float, last: float) -> Tensor:
     return torch.linspace(first, last, span.steps + 1, dtype=torch.float64)
 
 
-@named("uniform", aliases=("normal", "linspace"))
+@named("uniform", aliases=("normal", "linspace", "Uniform", "Normal"))
 def uniform(span: Span) -> Tensor:
     """Equal steps in t."""
     return span.exact(_steps(span, span.start, span.end))
@@ -43,7 +43,7 @@ def half_log_snr(span: Span) -> Tensor:
     return span.at(_steps(span, *span.half_log_snr()))
 
 
-@named("karras", aliases=("edm",))
+@named("karras", aliases=("edm", "Karras"))
 def karras(span: Span, rho: float = 7.0) -> Tensor:
     """Equal steps in (sigma / alpha)^(1 / rho): equation 5 of Karras et al., NeurIPS 2022. t_start must have alpha > 0.
 
@@ -56,7 +56,7 @@ def karras(span: Span, rho: float = 7.0) -> Tensor:
     return span.at(-power * torch.log(values))
 
 
-@named("exponential", aliases=("polyexponential",))
+@named("exponential", aliases=("polyexponential", "Exponential", "Polyexponential"))
 def exponential(span: Span, rho: float = 1.0) -> Tensor:
     """log(sigma / alpha) at the power rho of equal steps: for rho = 1 the same times as `half_log_snr`.
 
@@ -84,7 +84,7 @@ def quadratic(span: Span, power: float = 2.0) -> Tensor:
     return span.exact(origin + _steps(span, *roots) ** exponent)
 
 
-@named("cosine", aliases=("kl_optimal",))
+@named("cosine", aliases=("kl_optimal", "KL Optimal"))
 def cosine(span: Span) -> Tensor:
     """Equal steps in the angle atan(sigma / alpha), along which a cosine schedule moves evenly.
 

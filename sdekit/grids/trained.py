@@ -26,7 +26,7 @@ _ALIGNED = {
 }
 
 
-@named("sgm_uniform", zero_for_end=True)
+@named("sgm_uniform", aliases=("SGM Uniform",), zero_for_end=True)
 def sgm_uniform(span: Span) -> Tensor:
     """Equal steps in t, of which an appended zero replaces the last time instead of following it."""
     return span.between(span.fractions())
@@ -57,7 +57,7 @@ def _count(span: Span, timesteps: int | None) -> int:
     return count
 
 
-@named("simple", zero_for_end=True)
+@named("simple", aliases=("Simple",), zero_for_end=True)
 def simple(span: Span, timesteps: int | None = None) -> Tensor:
     """Every (N / steps)-th of N training times from the noisiest on, rounded up; then t_end, or an appended zero.
 
@@ -80,7 +80,7 @@ def trailing(span: Span, timesteps: int | None = None) -> Tensor:
     return _picked(span, ranks, count)
 
 
-@named("ddim_uniform", aliases=("leading",), zero_for_end=True)
+@named("ddim_uniform", aliases=("leading", "DDIM"), zero_for_end=True)
 def ddim_uniform(span: Span, timesteps: int | None = None, offset: int = 1) -> Tensor:
     """Every floor(N / steps)-th of N training times from the cleanest on; then t_end, or an appended zero.
 
@@ -125,7 +125,7 @@ def beta(span: Span, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
     return span.between(_quantiles(span, alpha, beta))
 
 
-@named("beta_sigma")
+@named("beta_sigma", aliases=("Beta",))
 def beta_sigma(span: Span, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
     """sigma / alpha at quantiles of a beta distribution; diffusers' and A1111's beta. t_start must have alpha > 0.
 
@@ -136,7 +136,7 @@ def beta_sigma(span: Span, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
     return span.at(-torch.log(last + (first - last) * _quantiles(span, alpha, beta)))
 
 
-@named("align_your_steps", aliases=("ays",))
+@named("align_your_steps", aliases=("ays", "Align Your Steps"))
 def align_your_steps(span: Span, model: str = "sd15") -> Tensor:
     """The eleven optimised noise levels of Align Your Steps, interpolated in half-log-SNR for other numbers of steps.
 

@@ -23,6 +23,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     log_ode,
     milstein,
     multistep,
+    other_names,
     pndm,
     preconditioned,
     restart,
@@ -75,3 +76,5 @@ __all__ = [
     "info",
     "register",
 ]
+
+other_names.register_other_names()

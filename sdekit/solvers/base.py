@@ -233,7 +233,10 @@ class Stepper(Solver, ABC):
 
 @dataclass(frozen=True)
 class SolverInfo:
-    """What the registry knows of a solver. `nfe_per_step` counts the calls of an interior step."""
+    """What the registry knows of a solver.
+
+    `nfe_per_step` counts the calls of an interior step; `names_with_options` are other names for it with options.
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -245,6 +248,7 @@ class SolverInfo:
     needs: str
     reference: str
     options: dict[str, Any] = field(default_factory=dict)
+    names_with_options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 _REGISTRY: Registry[type[Solver]] = Registry("solver")
@@ -286,7 +290,7 @@ def get(name: str, **options: Any) -> Any:
         return get_backend(name, **options)
     cls = _REGISTRY.get(name)
     check_options(_REGISTRY.resolve(name), cls.__init__, options)
-    return cls(**options)
+    return cls(**{**_REGISTRY.options(name), **options})
 
 
 def available(*, backends: bool = False) -> list[SolverInfo]:
@@ -308,7 +312,7 @@ def info(name: str, **options: Any) -> SolverInfo:
     """What is known of a solver with these options. Raises UnknownNameError."""
     foreign = isinstance(name, str) and ":" in name
     key = name if foreign else _REGISTRY.resolve(name)
-    solver = get(key, **options)
+    solver = get(name, **options)
     calls, stochastic = _measure(solver)
     return SolverInfo(
         name=solver.name if foreign else key,
@@ -321,6 +325,7 @@ def info(name: str, **options: Any) -> SolverInfo:
         needs=_needs(solver),
         reference=solver.reference,
         options=dict(vars(solver)),
+        names_with_options={} if foreign else _REGISTRY.with_options(key),
     )
 
 

@@ -1,0 +1,53 @@
+"""What other libraries call these solvers: names of diffusers' schedulers, and names for a solver with options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sdekit.solvers.base import _REGISTRY
+
+__all__ = ["OTHER_NAMES", "register_other_names"]
+
+OTHER_NAMES: dict[str, tuple[str, dict[str, Any]]] = {
+    # diffusers, with the options that its schedulers have by default
+    "DDIMScheduler": ("ddim", {}),
+    "DDPMScheduler": ("ddpm", {}),
+    "DEISMultistepScheduler": ("deis", {"order": 2, "clock": "lambda"}),
+    "DPMSolverMultistepScheduler": ("dpmpp_2m", {}),
+    "DPMSolverSDEScheduler": ("dpmpp_sde", {}),
+    "DPMSolverSinglestepScheduler": ("dpmpp_2s", {}),
+    "EDMDPMSolverMultistepScheduler": ("dpmpp_2m", {}),
+    "EDMEulerScheduler": ("euler", {}),
+    "EulerAncestralDiscreteScheduler": ("euler_ancestral", {}),
+    "EulerDiscreteScheduler": ("euler", {}),
+    "FlowMatchEulerDiscreteScheduler": ("euler", {}),
+    "FlowMatchHeunDiscreteScheduler": ("heun", {}),
+    "HeunDiscreteScheduler": ("heun", {}),
+    "IPNDMScheduler": ("ipndm", {}),
+    "KDPM2AncestralDiscreteScheduler": ("dpm_2_ancestral", {}),
+    "KDPM2DiscreteScheduler": ("dpm_solver_2", {}),
+    "LMSDiscreteScheduler": ("lms", {}),
+    "PNDMScheduler": ("pndm", {}),
+    "UniPCMultistepScheduler": ("unipc", {}),
+    # ComfyUI
+    "dpmpp_2m_sde_heun": ("dpmpp_2m_sde", {"second": "exact"}),
+    "sa_solver_pece": ("sa_solver", {"mode": "pece"}),
+    # A1111
+    "DDIM": ("ddim", {}),
+    "DPM++ 2M SDE Heun": ("dpmpp_2m_sde", {"second": "exact"}),
+    "Euler": ("euler", {}),
+    "Heun": ("heun", {}),
+    "PLMS": ("plms", {}),
+    # flow matching, torchsde, score_sde
+    "flowmatch_euler": ("euler", {}),
+    "flowmatch_heun": ("heun", {}),
+    "srk": ("sriw2", {}),
+    "reverse_diffusion": ("euler_maruyama", {}),
+}
+"""Name -> solver and options. Aliases that are a solver's own are with its class."""
+
+
+def register_other_names() -> None:
+    """Once, after the solvers themselves."""
+    for name, (solver, options) in OTHER_NAMES.items():
+        _REGISTRY.alias(name, solver, **options)
