@@ -82,6 +82,14 @@ def test_solvers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         assert set(entry["options"]) == set(info.options)
 
 
+def test_the_page_of_solvers_is_that_of_the_registry(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("solvers", "--markdown") == 0
+    page = capsys.readouterr().out
+    assert (root / "docs" / "solvers.md").read_text() == page
+    for info in solvers.available():
+        assert f"| `{info.name}` |" in page and all(f"`{alias}`" in page for alias in info.aliases)
+
+
 def test_grids_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("grids") == 0
     text = capsys.readouterr().out
