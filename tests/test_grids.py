@@ -22,12 +22,11 @@ from sdekit import (
     SubVP,
     VPCosine,
     grids,
-    solvers,
     targets,
 )
 from sdekit.errors import InterfaceError, OptionError, SdekitError, UnknownNameError
 from sdekit.grids.base import _REGISTRY
-from sdekit.solvers import PlanSolver
+from tests.kinds import plan_solvers
 
 PROCESSES = [
     VP(),
@@ -161,8 +160,15 @@ def test_bad_arguments_are_named(process) -> None:
         grids.uniform(VP(), 1000, t_start=0.5, t_end=0.5 - 1e-14)
 
 
-@pytest.mark.parametrize("solver", [i.name for i in solvers.available() if isinstance(solvers.get(i.name), PlanSolver)])
-def test_the_default_grid_works_with_every_solver(process, solver: str) -> None:
+@pytest.mark.parametrize("solver", plan_solvers())
+def test_the_default_grid_works_with_every_solver(solver: str) -> None:
+    """On two processes each, in turn."""
+    first = plan_solvers().index(solver)
+    for process in (PROCESSES[(first + k) % len(PROCESSES)] for k in (0, len(PROCESSES) // 2)):
+        _default_grid_works(process, solver)
+
+
+def _default_grid_works(process, solver: str) -> None:
     model = targets.random_mixture(2, 3, seed=0).under(process)
     for steps in (1, 4):
         x = sdekit.sample(model, (3, 2), solver, steps, seed=0, dtype=F64)

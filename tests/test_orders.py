@@ -5,8 +5,6 @@ Orders are measured on intervals with sigma > 0 at both ends. The sweep over all
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 
@@ -16,7 +14,6 @@ from sdekit.testing import FAMILIES, gaussian_problem, observed_order, order_pro
 from tests.order_cases import CASES, DETERMINISTIC, LIMITED, WEAK, OrderCase
 
 PROBLEMS = order_problems()
-ON_OTHERS = ("ve", "edm", "rectified_flow", "ornstein_uhlenbeck", "heat")
 SHORT, OVER = 0.15, 0.35
 IRREGULAR = (
     "dpmpp_2m()",
@@ -26,8 +23,8 @@ IRREGULAR_WEAK = ("ddpm()", "dpmpp_2m_sde()", "edm_heun(churn=4.0)", "dpmpp_2s_a
 
 
 def _fast() -> list[tuple[OrderCase, str]]:
-    """Defaults on two of the four families, options on one, in turn; all pairs are in the slow sweep. Less of those
-    with many options, and on grids that show the order at few steps.
+    """Each on one of the four families, in turn; the slow sweep has more of them, and the other processes. Those with
+    many options less often, on grids that show the order at few steps.
 
     Left to it altogether: ramps of orders 4 and 5, whose limit is tested below, functions of t but for one method, as
     they are slow to plan, and the longest histories.
@@ -44,12 +41,8 @@ def _fast() -> list[tuple[OrderCase, str]]:
             continue
         if case.rotated and not case.default and (case.limited or options.get("order", 0) > 3):
             continue
-        # Without noise a stepper of SDEs is one of a few Runge-Kutta methods: one family each, in turn.
-        whole = case.default and not callable(case.tau) and isinstance(case.solver, PlanSolver)
-        families = (FAMILIES[i % 4], FAMILIES[(i + 2) % 4]) if whole else (FAMILIES[i % 4],)
-        if case.rotated and case.kind == "deterministic":
-            families = ("half_log_snr", "karras") if case.default else (("half_log_snr", "karras")[i % 2],)
-        chosen += [(case, family) for family in families]
+        few = case.rotated and case.kind == "deterministic"
+        chosen.append((case, ("half_log_snr", "karras")[i % 2] if few else FAMILIES[i % 4]))
     return chosen
 
 
@@ -72,20 +65,6 @@ def test_declared_order_is_reached(case: OrderCase, grid: str):
     assert case.limited or found.value <= found.declared + OVER, str(found)
 
 
-def _others() -> list[tuple[OrderCase, str, str]]:
-    """Each default on one other process, with one family: all pairs in turn."""
-    defaults = [c for c in CASES if c.default and c.tau in (None, 0.0, 1.0) and c.on is None]
-    pairs = itertools.product(FAMILIES, ON_OTHERS)
-    return [(case, *pair) for case, pair in zip(defaults, itertools.cycle(pairs))]
-
-
-@pytest.mark.parametrize("case, grid, name", _others(), ids=lambda v: str(v))
-def test_declared_order_is_reached_on_other_processes(case: OrderCase, grid: str, name: str):
-    problem = PROBLEMS[name]
-    found = case.observe(problem if case.kind == "deterministic" else gaussian_problem(problem.process), grid)
-    assert found.reaches(tolerance=SHORT), str(found)
-
-
 def test_every_registered_solver_is_measured():
     """With its default options, in each kind for which it declares an order."""
     for info in sdekit.solvers.available():
@@ -97,7 +76,11 @@ def test_every_registered_solver_is_measured():
         assert declared and declared <= kinds, info.name
 
 
-@pytest.mark.parametrize("case", LIMITED, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[] if c.default or c.name == "exp_adams" else pytest.mark.slow) for c in LIMITED],
+    ids=str,
+)
 def test_first_or_last_step_is_the_limit(case: OrderCase):
     """A step of order q taken once costs h^{q+1}, so the whole is of order q + 1 at most, however many outputs an
     interior step interpolates. A ramp begins with q = 1; final_order is q of the last step.

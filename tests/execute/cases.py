@@ -12,7 +12,6 @@ from torch import Tensor
 import sdekit
 from sdekit.plan import Combination, Plan, Row, interpret
 from sdekit.plan.coefficients import Block, Direction
-from sdekit.solvers.base import PlanSolver
 
 PREDICTIONS = ("data", "noise", "score", "velocity", "v")
 SIGMA_DATA = 0.5
@@ -87,10 +86,6 @@ def solver_plan(name: str, process, times) -> Plan:
     solver = sdekit.solvers.get(name)
     fixed = solver.fixed_stochasticity
     return solver.plan(process, times, solver.default_stochasticity if fixed is None else fixed)
-
-
-def plan_solvers() -> list[str]:
-    return [i.name for i in sdekit.solvers.available() if isinstance(sdekit.solvers.get(i.name), PlanSolver)]
 
 
 def fitting(name: str, times: list[float]) -> list[float]:

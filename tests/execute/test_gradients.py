@@ -9,7 +9,8 @@ import sdekit
 from sdekit.execute import registers
 from sdekit.execute import run as run_module
 from sdekit.plan import Combination, Row
-from tests.execute.cases import TableNoise, made_plan, plan_solvers, solver_plan
+from tests.execute.cases import TableNoise, made_plan, solver_plan
+from tests.kinds import plan_kinds
 
 PROCESS = sdekit.VP()
 TIMES = [0.9, 0.6, 0.35, 0.15]
@@ -23,7 +24,7 @@ def solve(x, weight, plan, prediction="noise"):
 
 
 @pytest.mark.parametrize("prediction", ["data", "noise", "v"])
-@pytest.mark.parametrize("name", plan_solvers())
+@pytest.mark.parametrize("name", plan_kinds())
 def test_in_the_start_and_in_parameters(name, prediction):
     plan = solver_plan(name, PROCESS, TIMES)
     weight = torch.tensor([0.7, -0.4], dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -21,11 +22,11 @@ from tests.execute.cases import (
     direction_or_block,
     fitting,
     made_plan,
-    plan_solvers,
     random_plan,
     solved,
     solver_plan,
 )
+from tests.kinds import plan_kinds, plan_solvers
 
 PROCESSES = {"VP": sdekit.VP(), "EDM": sdekit.EDM(), "RectifiedFlow": sdekit.RectifiedFlow()}
 TIMES = [0.9, 0.62, 0.41, 0.3, 0.17, 0.08]
@@ -35,9 +36,15 @@ def state(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-@pytest.mark.parametrize("prediction", [*PREDICTIONS, "edm"])
-@pytest.mark.parametrize("name", plan_solvers())
+@pytest.mark.parametrize(
+    "name, prediction",
+    [
+        *itertools.product(plan_kinds(), [*PREDICTIONS, "edm"]),
+        *zip(sorted({*plan_solvers()} - {*plan_kinds()}), itertools.cycle([*PREDICTIONS, "edm"]), strict=False),
+    ],
+)
 def test_every_solver(name, prediction):
+    """One of each kind of plan with all predictions, the others with one in turn."""
     for process in [PROCESSES["EDM"]] if prediction == "edm" else PROCESSES.values():
         assert_equal(solver_plan(name, process, fitting(name, TIMES)), process, prediction, state(4, 3))
 

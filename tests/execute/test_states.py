@@ -8,7 +8,8 @@ import torch
 import sdekit
 from sdekit.execute import run as run_module
 from sdekit.plan import interpret_all
-from tests.execute.cases import TableNoise, data, fitting, model, network, plan_solvers, reference, solver_plan
+from tests.execute.cases import TableNoise, data, fitting, model, network, reference, solver_plan
+from tests.kinds import plan_kinds
 
 PROCESS = sdekit.VP()
 TIMES = [0.9, 0.62, 0.41, 0.3, 0.17, 0.08]
@@ -52,7 +53,7 @@ def test_half_precision_is_accumulated_in_float32(dtype, monkeypatch):
 
 
 def test_float32_against_float64():
-    for name in plan_solvers():
+    for name in plan_kinds():
         times = fitting(name, TIMES)
         want = solve(name, X, times=times).x
         got = solve(name, X.float(), times=times).x
@@ -60,7 +61,7 @@ def test_float32_against_float64():
         assert float((got.double() - want).abs().max()) <= 1e-5 * max(1.0, float(want.abs().max()))
 
 
-@pytest.mark.parametrize("name", plan_solvers())
+@pytest.mark.parametrize("name", plan_kinds())
 def test_layouts_change_no_bit(name):
     base = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for x in (base.transpose(1, 2), base[::2], base[:, :, ::2], base[:1].expand(3, 4, 5), base[:, :1].expand(6, 3, 5)):
@@ -78,7 +79,7 @@ def test_sizes(shape):
         assert torch.allclose(got.x, reference(solver_plan(name, PROCESS, TIMES), x), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", plan_solvers())
+@pytest.mark.parametrize("name", plan_kinds())
 def test_grad_modes_agree(name):
     want = reference(solver_plan(name, PROCESS, TIMES), X)
     for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
@@ -90,7 +91,7 @@ def test_grad_modes_agree(name):
 
 @pytest.mark.parametrize("requires_grad", [True, False])
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("name", plan_solvers())
+@pytest.mark.parametrize("name", plan_kinds())
 def test_results_never_share_memory_with_the_start(name, mode, requires_grad):
     x = X.clone().requires_grad_(requires_grad)
     with mode():
@@ -100,7 +101,7 @@ def test_results_never_share_memory_with_the_start(name, mode, requires_grad):
     assert torch.equal(x.detach(), X)
 
 
-@pytest.mark.parametrize("name", plan_solvers())
+@pytest.mark.parametrize("name", plan_kinds())
 def test_saved_states(name):
     plan, noise = solver_plan(name, PROCESS, TIMES), TableNoise()
     states = interpret_all(plan, lambda row, x: data(row.t, x), X, lambda step, stream: noise.table(X, step, stream))
@@ -112,7 +113,7 @@ def test_saved_states(name):
     assert torch.equal(some.xs, everything.xs[[0, 2]])
 
 
-@pytest.mark.parametrize("name", plan_solvers())
+@pytest.mark.parametrize("name", plan_kinds())
 def test_callbacks_see_copies_and_stop(name):
     everything, seen = solve(name, X, save="all"), []
 
@@ -142,7 +143,7 @@ def test_denoised_is_the_data_prediction():
             assert torch.allclose(got, data(t, point), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("solver", [*plan_solvers(), "edm_heun with churn"])
+@pytest.mark.parametrize("solver", [*plan_kinds(), "edm_heun with churn"])
 def test_a_failure_leaves_the_state_at_the_last_grid_time(solver, monkeypatch):
     """Whatever the call that fails, what is left is bit for bit the state that the whole run had at that time."""
     name, _, churn = solver.partition(" ")

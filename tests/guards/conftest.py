@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +11,8 @@ import pytest
 import torch
 
 import sdekit
-from sdekit.plan import DATA, NOISE
 from sdekit.solvers.base import PlanSolver, Stepper
+from tests.kinds import implied, kind_of_plan
 
 BATCH, SIZE, STEPS = 5, 3, 4
 
@@ -57,8 +56,7 @@ class Case:
 
     @property
     def stochasticity(self) -> float:
-        fixed = self.solver.fixed_stochasticity
-        return self.solver.default_stochasticity if fixed is None else fixed
+        return implied(self.solver)
 
     def dynamics(self, function: Callable[..., Any] = smooth) -> Any:
         """Dynamics made of function(x, t, ...): a model of VP, an ODE, or an SDE with that drift."""
@@ -80,26 +78,8 @@ class Case:
         return sdekit.solve(self.dynamics(function), start, times, self.solver, **{"seed": 7, **options})
 
 
-def _shape(solver: Any, stochasticity: float) -> frozenset[Any]:
-    """What the rows of a plan do, without their numbers: what they read and write, and where in a step they stand."""
-    rows = solver.plan(sdekit.VP(), [0.9, 0.7, 0.5, 0.3, 0.1], stochasticity).rows
-    ends = [a.step != b.step for a, b in itertools.pairwise(rows)] + [True]
-
-    def reads(c: Any) -> Any:
-        ages = [] if c is None else [age for age, _ in c.outputs]
-        older = min(2, sum(age > 0 for age in ages))
-        return c and (c.base == 0, 0 in ages, older, tuple(stream for stream, _ in c.noises))
-
-    return frozenset(
-        (end, row.weights in (DATA, NOISE), reads(row.kick), reads(row.base), reads(row.point))
-        for row, end in zip(rows, ends, strict=True)
-    )
-
-
 def _cases() -> list[Case]:
-    """Of methods for SDEs that share their code and differ by a table of numbers, and of samplers whose plans do the
-    same with other numbers, the first stands for all: they run through the same lines.
-    """
+    """Of methods for SDEs that share their code, and of samplers of one kind, the first stands for all."""
     found, seen = [], set()
     named = [(i.name, {}) for i in sdekit.solvers.available()]
     for name, options in [*named, *VARIANTS]:
@@ -108,9 +88,9 @@ def _cases() -> list[Case]:
         if isinstance(solver, PlanSolver):
             stochastic = sdekit.solvers.info(name, **options).stochastic
             case = Case(f"{label}/plan", solver, "plan", stochastic)
-            does = _shape(solver, case.stochasticity)
-            if does not in seen:
-                seen.add(does)
+            kind = kind_of_plan(solver)
+            if kind not in seen:
+                seen.add(kind)
                 found.append(case)
         if isinstance(solver, Stepper) and not options:
             code = type(solver).step, solver.needs, solver.calculus, solver.uses_time_area
