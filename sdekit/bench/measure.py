@@ -121,9 +121,13 @@ def _within(method: Solver, given: OrderProblem, cell: Cell, budget: int) -> tup
     while steps > 0:
         calls = _calls(method, given, cell, steps)
         if calls <= budget:
-            return steps, calls
+            break
         steps = min(steps - 1, steps * budget // calls)
-    return 0, 0
+    else:
+        return 0, 0
+    while (more := _calls(method, given, cell, steps + 1)) <= budget:  # where the last steps make fewer
+        steps, calls = steps + 1, more
+    return steps, calls
 
 
 def _calls(method: Solver, given: OrderProblem, cell: Cell, steps: int) -> int:

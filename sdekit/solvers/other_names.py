@@ -37,7 +37,6 @@ OTHER_NAMES: dict[str, tuple[str, dict[str, Any]]] = {
     "DPM++ 2M SDE Heun": ("dpmpp_2m_sde", {"second": "exact"}),
     "Euler": ("euler", {}),
     "Heun": ("heun", {}),
-    "PLMS": ("plms", {}),
     # flow matching, torchsde, score_sde
     "flowmatch_euler": ("euler", {}),
     "flowmatch_heun": ("heun", {}),

@@ -91,7 +91,7 @@ DYNAMICS = [
     bad("dynamics", "Linear", lambda: solve(LINEAR)),
     bad("solver", "'huen'", lambda: solve(solver="huen")),
     bad("solver", "''", lambda: solve(solver="")),
-    bad("solver", "'Heun'", lambda: solve(solver="Heun")),
+    bad("solver", "'HEUN'", lambda: solve(solver="HEUN")),
     bad("solver", "NoneType", lambda: solve(solver=None)),
     bad("solver", "int", lambda: solve(solver=3)),
     bad("solver", "Heun", lambda: solve(solver=type(sdekit.solvers.get("heun")))),

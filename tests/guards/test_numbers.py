@@ -58,9 +58,9 @@ def test_double_precision_end_to_end(case):
     """No float32 in between: the result has digits that float32 does not."""
     x = case.start()
     assert not torch.equal(case.solve(x=x).x, case.solve(x=x).x.float().double())
-    nudged = case.solve(x=x * (1 + 1e-12)).x
+    nudged = case.solve(x=x * (1 + 1e-9)).x  # Langevin steps forget much of it
     assert not torch.equal(nudged, case.solve(x=x).x)
-    torch.testing.assert_close(nudged, case.solve(x=x).x, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(nudged, case.solve(x=x).x, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)

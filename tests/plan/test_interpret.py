@@ -48,7 +48,8 @@ def exact(plan: Plan, x: mpf) -> mpf:
 @pytest.mark.parametrize("name", NAMES)
 def test_float64_agrees_with_50_digits(name: str) -> None:
     times = [1.0, 0.8, 0.6, 0.4, 0.2, 0.1, 0.01]
-    if solvers.info(name).adaptive:  # their 6 to 12 stages magnify roundings on long steps
+    # The 6 to 12 stages of the first magnify roundings on long steps, and dpm_fast takes three of the grid's at once.
+    if solvers.info(name).adaptive or name == "dpm_fast":
         times = np.interp(np.arange(25) / 4, np.arange(7), times).tolist()
     plan = solvers.get(name).plan(VP(), times)
 

@@ -18,6 +18,7 @@ from sdekit.plan import DATA, commit
 from sdekit.solvers import PlanSolver, Stepper, tableau
 from sdekit.solvers.base import _REGISTRY
 from sdekit.solvers.tableau import Tableau
+from tests.option_effects import EFFECTS
 
 NAMES = [i.name for i in solvers.available()]
 PLANNED = [n for n in NAMES if isinstance(solvers.get(n), PlanSolver)]
@@ -48,56 +49,11 @@ def test_solvers_are_frozen_values(name: str) -> None:
 
 @pytest.mark.parametrize("name", PLANNED)
 def test_every_option_changes_a_plan(name: str) -> None:
-    other = {
-        "clock": ("t", "rho"),
-        "gamma": 1.5,
-        "eta": 0.5,
-        "variance": "beta",
-        "churn": 3.0,
-        "second": "half" if name == "dpm_fast" else ("exact", "half"),
-        "third": "line" if name == "dpm_fast" else "parabola",
-        "tail": "full",
-        "c2": 0.3,
-        "c3": 0.9,
-        "lower_order_final": True,
-        "correct_last": True,
-        "r1": 0.3,
-        "r2": 0.8,
-        "final_order": 1,
-        "order": 2 if vars(solvers.get(name)).get("order", 0) > 2 else 3,
-        "prediction": ("noise", "data"),
-        "starter": "single_step",
-        "as_released": True,
-        "variant": "bh1",
-        "corrector": "none",
-        "inner": "dpmpp_2s",
-        "form": {"churn": "ancestral", "interpolating": "data", "krogstad": "cox_matthews"}.get(
-            vars(solvers.get(name)).get("form", "")
-        ),
-        "data_variance": 2.0,
-        "mean": "zero",
-        "stochasticity": 0.5,
-        "intervals": (((0.5, 1.0, 1, 2),), ()),
-    }
-    times = [0.9, 0.7, 0.4, 0.3, 0.1]
-    defaults = vars(solvers.get(name))
-    for option, default in defaults.items():
-        if option in ("adaptive_clock", "controller", "first_step", "compact", "error_weights"):
-            continue  # they concern adaptive steps: see tests/control
-        base = {
-            "s_min": {"churn": 3.0},
-            "s_max": {"churn": 3.0},
-            "s_noise": {"churn": 3.0, "intervals": ((0.5, 1.0, 1, None),)},
-            "starter": {"order": 3},
-            "as_released": {"c3": 0.75, "variant": "exact"},
-        }.get(option, {})
-        base = {k: v for k, v in base.items() if k in defaults}
-        value = {"s_min": 3.0, "s_max": 3.0, "s_noise": 1.1, **other}[option]
-        if isinstance(value, tuple):
-            value = value[value[0] == default]
-        changed = solvers.get(name, **base, **{option: value}).plan(VP(), times)
-        assert changed.rows != solvers.get(name, **base).plan(VP(), times).rows, option
-        assert f"{option}={value!r}" in changed.solver
+    times = [0.9, 0.6, 0.4, 0.2, 0.1]
+    for change, company in (effect for (solver, _), effect in EFFECTS.items() if solver == name):
+        changed = solvers.get(name, **company, **change).plan(VP(), times)
+        assert changed.rows != solvers.get(name, **company).plan(VP(), times).rows, change
+        assert all(f"{option}={value!r}" in changed.solver for option, value in change.items())
 
 
 def test_unknown_names_and_options_suggest_near_ones() -> None:
