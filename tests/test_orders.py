@@ -39,7 +39,7 @@ def _fast() -> list[tuple[OrderCase, str]]:
             continue
         if callable(case.tau) and str(case) != "dpmpp_2m(),tau=function":
             continue
-        if case.rotated and not case.default and (case.limited or options.get("order", 0) > 3):
+        if case.rotated and not case.default and (case.limited or options.get("order", 0) > 3 or i % 2):
             continue
         few = case.rotated and case.kind == "deterministic"
         chosen.append((case, ("half_log_snr", "karras")[i % 2] if few else FAMILIES[i % 4]))

@@ -210,6 +210,7 @@ def test_kills_lose_nothing_and_damage_nothing(root: Path, tmp_path: Path, most:
     assert begun <= 300 + kills
 
 
+@pytest.mark.slow
 def test_kills_damage_files_that_are_written_in_place(root: Path, tmp_path: Path) -> None:
     """The mutant: the same without a temporary file. No kill need hit it in the middle of a file, so it tries on."""
     for seed in range(20):

@@ -33,6 +33,7 @@ def timeless(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in r.items() if k != "seconds"} for r in results]
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers(tiny: Path, tmp_path: Path) -> None:
     one = run(tiny, tmp_path / "one", workers=1, only="dd*")
     two = run(tiny, tmp_path / "two", workers=2, only="dd*")
