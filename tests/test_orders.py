@@ -23,26 +23,18 @@ IRREGULAR_WEAK = ("ddpm()", "dpmpp_2m_sde()", "edm_heun(churn=4.0)", "dpmpp_2s_a
 
 
 def _fast() -> list[tuple[OrderCase, str]]:
-    """Each on one of the four families, in turn; the slow sweep has more of them, and the other processes. Those with
-    many options less often, on grids that show the order at few steps.
-
-    Left to it altogether: ramps of orders 4 and 5, whose limit is tested below, functions of t but for one method, as
-    they are slow to plan, and the longest histories.
+    """Solvers as their names stand for them, and every other set of options with noise, each on one of the four
+    families, in turn. tests/plan/test_interpret.py has deterministic options; the slow sweep has all of both, with more
+    families and the other processes.
     """
     chosen = []
     for i, case in enumerate(CASES):
-        if case.on is not None:
-            chosen.append((case, FAMILIES[0]))
-            continue
-        options = dict(case.options)
-        if case.limited and options.get("order", 0) > 3 and "final_order" not in options:
-            continue
-        if callable(case.tau) and str(case) != "dpmpp_2m(),tau=function":
-            continue
-        if case.rotated and not case.default and (case.limited or options.get("order", 0) > 3 or i % 2):
+        named = case.default and case.tau in (None, 0.0, 1.0)
+        if not (named or (case.kind == "weak" and not case.rotated and not callable(case.tau) and i % 2)):
             continue
         few = case.rotated and case.kind == "deterministic"
-        chosen.append((case, ("half_log_snr", "karras")[i % 2] if few else FAMILIES[i % 4]))
+        family = FAMILIES[0] if case.on is not None else ("half_log_snr", "karras")[i % 2] if few else FAMILIES[i % 4]
+        chosen.append((case, family))
     return chosen
 
 

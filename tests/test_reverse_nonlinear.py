@@ -119,6 +119,7 @@ def test_an_affine_reverse_reversed_runs_forward_again() -> None:
 # Ito and Stratonovich.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEPT)
 def test_both_calculi_have_one_law(name: str) -> None:
     problem = PROBLEMS[name]
@@ -207,6 +208,7 @@ def flow_error(name: str) -> float:
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in ((down, exact), (up, x)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEPT)
 def test_flows_are_solved_to_their_exact_maps(name: str) -> None:
     assert flow_error(name) < 5e-6
