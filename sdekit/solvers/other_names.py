@@ -41,7 +41,7 @@ OTHER_NAMES: dict[str, tuple[str, dict[str, Any]]] = {
     "flowmatch_euler": ("euler", {}),
     "flowmatch_heun": ("heun", {}),
     "srk": ("sriw2", {}),
-    "reverse_diffusion": ("euler_maruyama", {}),
+    "reverse_diffusion": ("predictor_corrector", {"corrections": 0}),
 }
 """Name -> solver and options. Aliases that are a solver's own are with its class."""
 
