@@ -178,9 +178,7 @@ def _affine_problem(
     steps: int | None,
     method: Solver | Plan,
 ) -> Problem:
-    if isinstance(method, Plan) and steps is None and isinstance(times, (list, tuple)) and method.times == tuple(times):
-        return Problem(dynamics, list(method.times), None, model, method)  # checked when the plan was made
-    grid = _affine_grid(process, times, steps)
+    grid = _own_grid(method, times, steps, process) or _affine_grid(process, times, steps)
     if isinstance(method, Plan):
         if method.times != tuple(grid):
             raise OptionError(
@@ -196,6 +194,17 @@ def _affine_problem(
     chosen = _reverse(dynamics, process, model, asked, grid, method)
     _check_times(process, chosen, grid, method)
     return _stepper_problem(chosen, grid, method)
+
+
+def _own_grid(method: Solver | Plan, times: Any, steps: int | None, process: AffineSDE) -> list[float] | None:
+    """A plan's own times where these are they: they were checked when it was made."""
+    if not isinstance(method, Plan) or steps is not None or not isinstance(times, (list, tuple)):
+        return None
+    low, high = process.domain
+    ends = method.times[0], method.times[-1]
+    if method.times != tuple(times) or min(ends) < low or max(ends) > high:
+        return None
+    return list(method.times)
 
 
 def _reverse(

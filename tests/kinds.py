@@ -12,17 +12,12 @@ import sdekit
 from sdekit.plan import DATA, NOISE
 from sdekit.solvers.base import PlanSolver
 
-__all__ = ["implied", "kind_of_plan", "plan_kinds", "plan_solvers"]
-
-
-def implied(solver: Any) -> float:
-    """The stochasticity that a solver's name implies."""
-    return solver.default_stochasticity if solver.fixed_stochasticity is None else solver.fixed_stochasticity
+__all__ = ["kind_of_plan", "plan_kinds", "plan_solvers"]
 
 
 def kind_of_plan(solver: Any) -> frozenset[Any]:
     """What the rows of a plan do, without their numbers: what they read and write, and where in a step they stand."""
-    rows = solver.plan(sdekit.VP(), [0.9, 0.7, 0.5, 0.3, 0.1], implied(solver)).rows
+    rows = solver.plan(sdekit.VP(), [0.9, 0.7, 0.5, 0.3, 0.1], solver.implied_stochasticity).rows
     ends = [a.step != b.step for a, b in itertools.pairwise(rows)] + [True]
 
     def reads(c: Any) -> Any:

@@ -106,8 +106,7 @@ def _output(solver: Solver) -> str:
     """What a method's plan extrapolates, read off one."""
     if not isinstance(solver, PlanSolver):
         return "drift"
-    tau = solver.default_stochasticity if solver.fixed_stochasticity is None else solver.fixed_stochasticity
-    rows = solver.plan(EDM(), [2.0 ** (1 - i) for i in range(9)], tau).rows
+    rows = solver.plan(EDM(), [2.0 ** (1 - i) for i in range(9)], solver.implied_stochasticity).rows
     kinds = {DATA: "data", NOISE: "noise"}
     other = "drift" if isinstance(solver, Stepper) else "residual"
     return " and ".join(sorted({kinds.get(row.weights, other) for row in rows}))

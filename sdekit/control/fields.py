@@ -129,8 +129,6 @@ class FlowField:
         self.copied = False
         self.own = type(model).predict is not Model.predict  # a model that answers any question by itself
         self.plain = not self.own and type(model).network is Model.network
-        # Whether what the network returns is the prediction as it is.
-        self.direct = self.plain and model.dtype is None and model.output is None
         self.model, self.process, self.clock = model, model.process, CLOCKS[clock]
         # Of the predictions a velocity alone is converted by the rates.
         self.rates = self.clock.rates or (not self.own and model.native == "velocity")
@@ -217,15 +215,9 @@ class FlowField:
         if not self.plain:
             return self.model.network(t, handed, **self.conditioning)
         time, scale = t
-        if scale is not None or not self.direct:
-            scale = None if scale is None else Nodes.tensor(scale, handed)
-            return self.model.answer(handed, time, scale, self.conditioning)
-        out = self.model.net(handed, time, **self.conditioning)
-        # The usual case of `check_output`, at half its price.
-        usual = type(out) is Tensor and out.dtype is self.computes and out.shape == handed.shape
-        if usual and out.device == self.like.device and out.layout is torch.strided:
-            return out
-        return check_output(out, handed, "net")
+        return self.model.answer(
+            handed, time, None if scale is None else Nodes.tensor(scale, handed), self.conditioning
+        )
 
     def check(self) -> None:
         """Nothing to do: predictions are new tensors."""

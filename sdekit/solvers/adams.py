@@ -12,23 +12,24 @@ from sdekit.errors import OptionError, SolverMismatchError
 from sdekit.plan import Row
 from sdekit.sde import Stochasticity
 from sdekit.shapes import finite_number
-from sdekit.solvers.base import Order, PlanSolver, register
+from sdekit.solvers.base import Order, register
 from sdekit.solvers.clocks import CLOCKS, clocked_rows
-from sdekit.solvers.ddim import snr_clock
+from sdekit.solvers.ddim import SnrClocked
 from sdekit.solvers.exponential import multistep_rows
 from sdekit.solvers.options import check_choice, check_final_order, check_flag
 from sdekit.times import check_count
 
-__all__ = ["DPMpp2M", "DPMpp2MSDE", "DPMpp3M", "ExpAdams", "ramped_order", "single_step_starts"]
+__all__ = ["START_ORDER", "DPMpp2M", "DPMpp2MSDE", "DPMpp3M", "ExpAdams", "ramped_order", "single_step_starts"]
 
 _HALF, _STARTERS = ("half", "exact"), ("ramp", "single_step")
-_START_ORDER = 4
+START_ORDER = 4
+"""Of the single-step method that takes the first steps."""
 
 
 def ramped_order(order: int, starter: str, final_order: int | None) -> Order:
     """The orders of a method whose interior steps have this one."""
     # One step of order q taken O(1) times costs 1 + q globally; a ramp begins with q = 1.
-    first = 2 if starter == "ramp" else _START_ORDER + 1
+    first = 2 if starter == "ramp" else START_ORDER + 1
     last = order if final_order is None else final_order + 1
     p = min(order, first, last)
     limits = [name for name, limit in (("first", first), ("last", last)) if p == limit < order]
@@ -53,7 +54,7 @@ def single_step_starts(order: int, starter: str, stochasticity: Stochasticity) -
 
 @register("exp_adams", aliases=("res_multistep", "res_2m"))
 @dataclass(frozen=True)
-class ExpAdams(PlanSolver):
+class ExpAdams(SnrClocked):
     """Exponential Adams-Bashforth, for any stochasticity; with its defaults RES-2M (`res_multistep` of ComfyUI).
 
     Args:
@@ -97,15 +98,10 @@ class ExpAdams(PlanSolver):
             starts=single_step_starts(self.order, self.starter, stochasticity),
         )
 
-    def noise_clock(
-        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
-    ) -> tuple[float, ...] | None:
-        return snr_clock(process, times, stochasticity)
-
 
 @register("dpmpp_2m", aliases=("k_dpmpp_2m", "DPM++ 2M"))
 @dataclass(frozen=True)
-class DPMpp2M(PlanSolver):
+class DPMpp2M(SnrClocked):
     """DPM-Solver++(2M) (Lu et al., 2022): two data predictions a step, order 1 on the first; for any stochasticity.
 
     Args:
@@ -127,15 +123,10 @@ class DPMpp2M(PlanSolver):
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         return multistep_rows(process, times, stochasticity, order=2, second=self.second, final_order=self.final_order)
 
-    def noise_clock(
-        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
-    ) -> tuple[float, ...] | None:
-        return snr_clock(process, times, stochasticity)
-
 
 @register("dpmpp_3m")
 @dataclass(frozen=True)
-class DPMpp3M(PlanSolver):
+class DPMpp3M(SnrClocked):
     """DPM-Solver++ with three data predictions a step, orders 1 and 2 on the first steps; for any stochasticity.
 
     The released third-order update multiplies the second divided difference of the predictions, which is f'' / 2, as if
@@ -186,15 +177,10 @@ class DPMpp3M(PlanSolver):
             starts=single_step_starts(3, self.starter, stochasticity),
         )
 
-    def noise_clock(
-        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
-    ) -> tuple[float, ...] | None:
-        return snr_clock(process, times, stochasticity)
-
 
 @register("dpmpp_2m_sde", aliases=("k_dpmpp_2m_sde", "DPM++ 2M SDE"))
 @dataclass(frozen=True)
-class DPMpp2MSDE(PlanSolver):
+class DPMpp2MSDE(SnrClocked):
     """SDE-DPM-Solver++(2M) (Lu et al., 2022): `dpmpp_2m` on the reverse SDE.
 
     Args:
@@ -223,8 +209,3 @@ class DPMpp2MSDE(PlanSolver):
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         return multistep_rows(process, times, stochasticity, order=2, second=self.second)
-
-    def noise_clock(
-        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
-    ) -> tuple[float, ...] | None:
-        return snr_clock(process, times, stochasticity)

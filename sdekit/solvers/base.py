@@ -87,6 +87,11 @@ class Solver:
     """Whether its steps are another package's, which chooses them by tolerances: see `sdekit.interop.rows`."""
 
     @property
+    def implied_stochasticity(self) -> float:
+        """What the name stands for where nothing else is asked."""
+        return self.default_stochasticity if self.fixed_stochasticity is None else self.fixed_stochasticity
+
+    @property
     def label(self) -> str:
         """The name with its options: "heun(clock='rho')"."""
         options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items())
@@ -351,10 +356,8 @@ def _measure(solver: Solver) -> tuple[int, bool]:
         return getattr(solver, "calls_per_step", 1), getattr(solver, "needs", "sde") != "ode"
     from sdekit.processes import EDM
 
-    fixed = solver.fixed_stochasticity
-    tau = solver.default_stochasticity if fixed is None else fixed
     steps = 8
-    plan = solver.plan(EDM(), [2.0 ** (1 - i) for i in range(steps + 1)], tau)
+    plan = solver.plan(EDM(), [2.0 ** (1 - i) for i in range(steps + 1)], solver.implied_stochasticity)
     # The last full step but two: past every start-up, and before what differs towards the end.
     return sum(row.step == steps - 3 for row in plan.rows), plan.stochastic
 

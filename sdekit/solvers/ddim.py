@@ -64,6 +64,15 @@ def snr_clock(process: AffineSDE, times: list[float], tau: Stochasticity) -> tup
     return tuple(math.exp(e) for e in exponents)
 
 
+class SnrClocked(PlanSolver):
+    """A sampler whose noises are the increments of the path in `snr_clock` of the stochasticity at hand."""
+
+    def noise_clock(
+        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
+    ) -> tuple[float, ...] | None:
+        return snr_clock(process, times, stochasticity)
+
+
 @register("ddim")
 @dataclass(frozen=True)
 class DDIM(PlanSolver):

@@ -10,8 +10,8 @@ from typing import ClassVar
 from sdekit.affine import AffineSDE
 from sdekit.plan import Row
 from sdekit.sde import Stochasticity
-from sdekit.solvers.base import Order, PlanSolver, register
-from sdekit.solvers.ddim import snr_clock
+from sdekit.solvers.base import Order, register
+from sdekit.solvers.ddim import SnrClocked
 from sdekit.solvers.exponential import multistep_rows
 from sdekit.solvers.options import check_choice, check_flag, check_not_negative
 
@@ -20,7 +20,7 @@ __all__ = ["DPMpp3MSDE"]
 
 @register("dpmpp_3m_sde", aliases=("k_dpmpp_3m_sde", "DPM++ 3M SDE"))
 @dataclass(frozen=True)
-class DPMpp3MSDE(PlanSolver):
+class DPMpp3MSDE(SnrClocked):
     """`dpmpp_3m` on the reverse SDE, with orders 1 and 2 on the first steps.
 
     One normal a step limits the weak order to 2: the third prediction makes the error smaller, not its order higher.
@@ -59,8 +59,3 @@ class DPMpp3MSDE(PlanSolver):
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         third = "released" if self.as_released else "exact"
         return multistep_rows(process, times, stochasticity, order=3, second=self.second, third=third)
-
-    def noise_clock(
-        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
-    ) -> tuple[float, ...] | None:
-        return snr_clock(process, times, stochasticity)

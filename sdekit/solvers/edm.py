@@ -15,6 +15,7 @@ from sdekit.sde import Stochasticity
 from sdekit.shapes import finite_number
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.ddim import ddim_row
+from sdekit.solvers.options import check_not_negative
 
 __all__ = ["EDMHeun"]
 
@@ -48,8 +49,7 @@ class EDMHeun(PlanSolver):
 
     def __post_init__(self) -> None:
         for name in ("churn", "s_min", "s_noise"):
-            if finite_number(name, getattr(self, name)) < 0:
-                raise OptionError(name, got=repr(getattr(self, name)), expected="0 or more", fix="Raise it.")
+            check_not_negative(name, getattr(self, name))
         if self.s_max != math.inf:
             finite_number("s_max", self.s_max)
         if not self.s_max > self.s_min:

@@ -11,8 +11,8 @@ from typing import ClassVar
 from sdekit.affine import AffineSDE
 from sdekit.plan import DATA, Row, commit, stage
 from sdekit.sde import Stochasticity
-from sdekit.solvers.base import Order, PlanSolver, register
-from sdekit.solvers.ddim import snr_clock
+from sdekit.solvers.base import Order, register
+from sdekit.solvers.ddim import SnrClocked
 from sdekit.solvers.exponential import exponential_step, limit_row
 
 __all__ = ["ExpSRA"]
@@ -23,7 +23,7 @@ _SHARED, _OWN = math.sqrt(3) / 2, 0.5
 
 @register("exp_sra")
 @dataclass(frozen=True)
-class ExpSRA(PlanSolver):
+class ExpSRA(SnrClocked):
     """SRA1 in the exponential form: two data predictions a step, for any stochasticity.
 
     With r at three quarters of the step in lambda, a, b and std of the exact solution in the form of
@@ -67,8 +67,3 @@ class ExpSRA(PlanSolver):
             rows.append(stage(n, s, DATA, part.scale, {0: part.total}, noises))
             rows.append(commit(n, inner[n], DATA, whole.scale, {1: first, 0: second}, {0: whole.std}))
         return rows
-
-    def noise_clock(
-        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
-    ) -> tuple[float, ...] | None:
-        return snr_clock(process, times, stochasticity)

@@ -21,6 +21,7 @@ from sdekit.solvers.exponential_tableau import (
     KROGSTAD,
     ExponentialTableau,
     tableau_rows,
+    third_order_gamma,
     three_stages,
     two_stages,
 )
@@ -131,7 +132,7 @@ def _gamma(c2: float, c3: float, power: int = 2) -> float:
             expected="nodes for which there is a gamma: c2 other than 2/3 and c3, or c3 = 2/3",
             fix="Take c2 = 1/3 and c3 = 2/3, or 1/2 and 1.",
         )
-    return c3 * (3 * c3 ** (power - 1) - 2) / (c2 * (2 - 3 * c2))
+    return c3 * (3 * c3 ** (power - 1) - 2) / (c2 * (2 - 3 * c2)) if power == 3 else third_order_gamma(c2, c3)
 
 
 @register("etdrk3", aliases=("res_3s_alt",))

@@ -121,6 +121,11 @@ def three_stages(c2: float, c3: float, gamma: float, second: str = "exact") -> E
     return ExponentialTableau("three stages", order, rows, (_rest(1.0, b2, b3), b2, b3), (0.0, c2, c3))
 
 
+def third_order_gamma(c2: float, c3: float) -> float:
+    """The gamma with which `three_stages` is of order 3: 2 (g c2 + c3) = 3 (g c2^2 + c3^2). c2 is not 2/3."""
+    return c3 * (3 * c3 - 2) / (c2 * (2 - 3 * c2))
+
+
 _HALF: Weight = ((0.5, 1, 0.5),)  # phi_1(z / 2) / 2
 _LAST: Weight = ((4.0, 3, 1.0), (-1.0, 2, 1.0))
 _MIDDLE: Weight = ((2.0, 2, 1.0), (-4.0, 3, 1.0))

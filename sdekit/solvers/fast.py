@@ -14,7 +14,7 @@ from sdekit.sde import Stochasticity
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.dpm_solver import one_stage_row
 from sdekit.solvers.exponential import limit_row, touches_end
-from sdekit.solvers.exponential_tableau import tableau_rows, three_stages, two_stages
+from sdekit.solvers.exponential_tableau import tableau_rows, third_order_gamma, three_stages, two_stages
 from sdekit.solvers.options import check_choice
 from sdekit.times import check_count
 
@@ -132,7 +132,7 @@ class DPMFast(PlanSolver):
         if others:
             c3 = others[0]
             keep = self.third == "line" or c2 > _FARTHEST or math.isclose(c3, 2 / 3, rel_tol=1e-12)
-            gamma = 0.0 if keep else c3 * (3 * c3 - 2) / (c2 * (2 - 3 * c2))
+            gamma = 0.0 if keep else third_order_gamma(c2, c3)
             tableau = three_stages(c2, c3, gamma, "half" if self.second == "half" else "exact")
         else:
             tableau = two_stages(c2, "exact" if self.second == "exact" else "half")

@@ -35,80 +35,18 @@ def _flow_order(order: int, starter: str, final_order: int | None) -> Order:
     return Order(deterministic=found.deterministic, note=found.note)
 
 
-@register("lms", aliases=("k_lms", "LMS"))
-@dataclass(frozen=True)
-class LMS(PlanSolver):
-    """Linear multistep method of k-diffusion: Adams-Bashforth in rho = sigma / alpha with the weights of the steps.
+class _ClockedAdams(PlanSolver):
+    """Adams-Bashforth on the noise prediction in a clock."""
 
-    The weights are exact; those of `sample_lms` come from an adaptive quadrature, and agree to rounding. A step to
-    sigma = 0, which in rho is like any other, keeps its order; one that touches alpha = 0 is of order 1.
-
-    Args:
-        order: the number of noise predictions that a step interpolates, the order p of an interior step.
-        starter: "ramp" begins with orders 1, 2, ..., p; "single_step" takes the first p - 2 steps by a fourth-order
-            exponential Runge-Kutta method of four calls each.
-        final_order: a smaller order for the last step, or None for the full one.
-    """
-
-    family: ClassVar[str] = "Adams-Bashforth"
-    reference: ClassVar[str] = "k_diffusion/sampling.py of crowsonkb/k-diffusion at 4601bf0, sample_lms"
     fixed_stochasticity: ClassVar[float] = 0.0
 
-    order: int = 4
-    starter: str = "ramp"
-    final_order: int | None = None
+    order: int
+    clock: str
+    starter: str
+    final_order: int | None
 
     def __post_init__(self) -> None:
         check_count("order", self.order)
-        check_choice("starter", self.starter, _STARTERS)
-        check_final_order(self.final_order, self.order)
-
-    @property
-    def declared(self) -> Order:  # type: ignore[override]
-        return _flow_order(self.order, self.starter, self.final_order)
-
-    def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        return clocked_rows(
-            process,
-            times,
-            0.0,
-            clock="rho",
-            order=self.order,
-            prediction="noise",
-            final_order=self.final_order,
-            starts=single_step_starts(self.order, self.starter, 0.0),
-        )
-
-
-@register("deis", aliases=("DEIS",))
-@dataclass(frozen=True)
-class DEIS(PlanSolver):
-    """Diffusion exponential integrator sampler (Zhang and Chen, 2023).
-
-    With clock "t" it is tAB of the paper, with "rho" rhoAB, with "lambda" what diffusers calls DEIS. The rhoRK methods
-    of the paper are `heun`, `kutta3` and `rk4` in rho. Weights are exact to rounding; those of released code for "t"
-    come from a sum of 10,000 terms and are off by some 1e-4 of themselves.
-
-    A step from alpha = 0 or to sigma = 0 is of order 1, except to sigma = 0 in the clock rho.
-
-    Args:
-        order: the number of noise predictions that a step interpolates, from 1: in the paper's tAB3 it is 4.
-        clock: "t", "rho" or "lambda": in what they are interpolated.
-        starter, final_order: as for `lms`.
-    """
-
-    family: ClassVar[str] = "exponential Adams"
-    reference: ClassVar[str] = _DEIS
-    fixed_stochasticity: ClassVar[float] = 0.0
-
-    order: int = 3
-    clock: str = "t"
-    starter: str = "ramp"
-    final_order: int | None = None
-
-    def __post_init__(self) -> None:
-        check_count("order", self.order)
-        check_choice("clock", self.clock, ("t", "rho", "lambda"))
         check_choice("starter", self.starter, _STARTERS)
         check_final_order(self.final_order, self.order)
 
@@ -127,6 +65,60 @@ class DEIS(PlanSolver):
             final_order=self.final_order,
             starts=single_step_starts(self.order, self.starter, 0.0),
         )
+
+
+@register("lms", aliases=("k_lms", "LMS"))
+@dataclass(frozen=True)
+class LMS(_ClockedAdams):
+    """Linear multistep method of k-diffusion: Adams-Bashforth in rho = sigma / alpha with the weights of the steps.
+
+    The weights are exact; those of `sample_lms` come from an adaptive quadrature, and agree to rounding. A step to
+    sigma = 0, which in rho is like any other, keeps its order; one that touches alpha = 0 is of order 1.
+
+    Args:
+        order: the number of noise predictions that a step interpolates, the order p of an interior step.
+        starter: "ramp" begins with orders 1, 2, ..., p; "single_step" takes the first p - 2 steps by a fourth-order
+            exponential Runge-Kutta method of four calls each.
+        final_order: a smaller order for the last step, or None for the full one.
+    """
+
+    family: ClassVar[str] = "Adams-Bashforth"
+    reference: ClassVar[str] = "k_diffusion/sampling.py of crowsonkb/k-diffusion at 4601bf0, sample_lms"
+    clock: ClassVar[str] = "rho"  # type: ignore[misc]
+
+    order: int = 4
+    starter: str = "ramp"
+    final_order: int | None = None
+
+
+@register("deis", aliases=("DEIS",))
+@dataclass(frozen=True)
+class DEIS(_ClockedAdams):
+    """Diffusion exponential integrator sampler (Zhang and Chen, 2023).
+
+    With clock "t" it is tAB of the paper, with "rho" rhoAB, with "lambda" what diffusers calls DEIS. The rhoRK methods
+    of the paper are `heun`, `kutta3` and `rk4` in rho. Weights are exact to rounding; those of released code for "t"
+    come from a sum of 10,000 terms and are off by some 1e-4 of themselves.
+
+    A step from alpha = 0 or to sigma = 0 is of order 1, except to sigma = 0 in the clock rho.
+
+    Args:
+        order: the number of noise predictions that a step interpolates, from 1: in the paper's tAB3 it is 4.
+        clock: "t", "rho" or "lambda": in what they are interpolated.
+        starter, final_order: as for `lms`.
+    """
+
+    family: ClassVar[str] = "exponential Adams"
+    reference: ClassVar[str] = _DEIS
+
+    order: int = 3
+    clock: str = "t"
+    starter: str = "ramp"
+    final_order: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("clock", self.clock, ("t", "rho", "lambda"))
 
 
 @register("ipndm_v")

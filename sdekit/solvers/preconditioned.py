@@ -27,7 +27,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -37,21 +36,19 @@ from torch import Tensor
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError, ShapeError
 from sdekit.math.interpolation import interpolation_weights
-from sdekit.math.quadrature import gauss_legendre
 from sdekit.model import Model
 from sdekit.plan import DATA, Combination, Row, combine
 from sdekit.plan.coefficients import Block, Coefficient, Direction
 from sdekit.sde import Stochasticity
 from sdekit.shapes import expand_time
+from sdekit.solvers.adams import single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
-from sdekit.solvers.exponential import limit_row
+from sdekit.solvers.exponential import lambda_rule, limit_row
 from sdekit.solvers.options import check_choice
 from sdekit.times import check_count
 
 __all__ = ["Moments", "PreconditionedAdams", "centred", "moments_of"]
 
-_QUADRATURE, _PANEL = 20, 3.0
-"""Points of a Gauss rule, and the longest range of lambda for one: the weights' poles are pi / 2 off the real axis."""
 _MOST = 4
 _HALF = 0.5
 _KUTTA = ((_HALF,), (0.0, _HALF), (0.0, 0.0, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
@@ -107,7 +104,7 @@ class PreconditionedAdams(PlanSolver):
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         levels = process.levels(times)
         gaussian = _Gaussian(self)
-        starts = max(self.order - 2, 0) if self.starter == "single_step" else 0
+        starts = single_step_starts(self.order, self.starter, 0.0)
         rows: list[Row] = []
         history: list[_Output] = []
         noisiest: _Output | None = None
@@ -169,7 +166,7 @@ class _Gaussian:
     def adams(self, s: Level, t: Level, nodes: Sequence[Level]) -> list[float]:
         """b_j with int (R_t / R) r dlambda = sum_j b_j E_j."""
         h = t.half_log_snr - s.half_log_snr
-        points, base = _rule(max(1, math.ceil(abs(h) / _PANEL)))
+        points, base = lambda_rule(h)  # the poles of the weights are pi / 2 off the real axis too
         rho = np.exp(-(s.half_log_snr + h * points))
         # For "interpolating" R_t / (g R) = R_t rho / R^2.
         below = _root(self.c, rho) if not self.interpolating else (self.c + rho * rho) / rho
@@ -266,13 +263,6 @@ def _runge_kutta(
         point = None if ends else made
         rows.append(Row(v.t, v.alpha, v.sigma, gaussian.weights(v), made if ends else None, point, n))
     return rows
-
-
-@lru_cache(maxsize=64)
-def _rule(panels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1], composed of Gauss rules on equal panels."""
-    nodes, weights = (np.array(v) for v in gauss_legendre(_QUADRATURE))
-    return ((np.arange(panels)[:, None] + nodes) / panels).ravel(), np.tile(weights / panels, panels)
 
 
 def _variance(given: Any) -> float | Direction | Block:

@@ -13,9 +13,9 @@ from sdekit.errors import InterfaceError, OptionError
 from sdekit.plan import Combination, Row
 from sdekit.sde import Stochasticity
 from sdekit.shapes import finite_number
-from sdekit.solvers.base import Order, PlanSolver, get, register
+from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.options import check_not_negative
-from sdekit.solvers.splitting import flow_solver, kick_up, leg_rows, refuse_upwards, remembered
+from sdekit.solvers.splitting import KickedFlow, flow_solver, kick_up, leg_rows, refuse_upwards, remembered
 from sdekit.times import check_count
 
 __all__ = ["Interval", "Restart"]
@@ -30,7 +30,7 @@ _SAME = 1e-9
 
 @register("restart")
 @dataclass(frozen=True)
-class Restart(PlanSolver):
+class Restart(KickedFlow):
     """Restart sampling (Xu et al., NeurIPS 2023) with any single-step solver of the probability flow.
 
     Where the grid passes rho_min, noise is added that takes the state up to rho_max exactly, and the flow takes it down
@@ -66,21 +66,12 @@ class Restart(PlanSolver):
         object.__setattr__(self, "intervals", _checked(self.intervals))
 
     @property
-    def flow(self) -> PlanSolver:
-        """The flow's solver itself."""
-        return get(self.inner) if isinstance(self.inner, str) else self.inner
-
-    @property
     def declared(self) -> Order:  # type: ignore[override]
-        flow = self.flow.declared
-        if not self.intervals:
-            return Order(deterministic=flow.deterministic, note=flow.note)
-        if self.s_noise != 1:
+        if self.intervals and self.s_noise != 1:
             return Order(note="none: with s_noise other than 1 the variance is off however many steps are taken")
         if any(steps is not None for *_, steps in self.intervals):
             return Order(note="none: the steps of an interval do not grow in number with the grid's")
-        note = f"from the exact marginal; {flow.note}" if flow.note else "from the exact marginal"
-        return Order(weak=flow.deterministic, note=note)
+        return self.of_flow(kicked=bool(self.intervals))
 
     @property
     def plan_is_remembered(self) -> bool:  # type: ignore[override]

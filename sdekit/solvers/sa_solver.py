@@ -20,8 +20,8 @@ from sdekit.errors import OptionError
 from sdekit.plan import DATA, NOISE, Row, commit
 from sdekit.reverse import stochasticity_at
 from sdekit.sde import Stochasticity
-from sdekit.solvers.base import Order, PlanSolver, register
-from sdekit.solvers.ddim import snr_clock
+from sdekit.solvers.base import Order, register
+from sdekit.solvers.ddim import SnrClocked
 from sdekit.solvers.exponential import ExponentialStep, exponential_step, limit_row, touches_end
 from sdekit.solvers.options import check_choice
 from sdekit.times import check_count
@@ -69,7 +69,7 @@ def _predictor(exact: ExponentialStep, amount: float, nodes: list[tuple[int, flo
 
 @register("sa_solver", aliases=("SA-Solver", "sa"))
 @dataclass(frozen=True)
-class SASolver(PlanSolver):
+class SASolver(SnrClocked):
     """SA-Solver (Xue et al., 2023) for any stochasticity, a number or a function of t: the paper's tau.
 
     The corrector needs the call at the step's end. With "pec" that is the call which the next step makes anyway, so the
@@ -181,11 +181,6 @@ class SASolver(PlanSolver):
         for age, w in row.base.outputs:
             outputs[age] = outputs.get(age, 0.0) + float(w)  # type: ignore[arg-type]
         return replace(row, base=replace(row.base, outputs=tuple(sorted(outputs.items()))))
-
-    def noise_clock(
-        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
-    ) -> tuple[float, ...] | None:
-        return snr_clock(process, times, stochasticity)
 
 
 def _row(n: int, s: Level, weights: tuple[float, float], i: int, step: _Step, change: dict[int, float]) -> Row:

@@ -24,7 +24,7 @@ from sdekit.affine import AffineSDE, Level
 from sdekit.plan import DATA, NOISE, Row, commit, stage
 from sdekit.sde import Stochasticity
 from sdekit.solvers.base import Order, PlanSolver, register
-from sdekit.solvers.ddim import snr_clock
+from sdekit.solvers.ddim import SnrClocked
 from sdekit.solvers.dpm_solver import check_ratio, steps_with_inner
 from sdekit.solvers.exponential import ExponentialStep, exponential_step, limit_row
 from sdekit.solvers.options import check_choice
@@ -55,7 +55,7 @@ def _shared_noises(
 
 @register("seeds_2", aliases=("seeds", "SEEDS-2"))
 @dataclass(frozen=True)
-class Seeds2(PlanSolver):
+class Seeds2(SnrClocked):
     """SEEDS-2 (Gonzalez et al., 2023): two calls a step, for any stochasticity.
 
     A step from alpha = 0 or to sigma = 0 takes one call and the limits of order 1.
@@ -95,11 +95,6 @@ class Seeds2(PlanSolver):
             rows.append(stage(n, s, weights, one.scale, {0: one.total}, noises[0]))
             rows.append(commit(n, mid, weights, end.scale, {1: b0, 0: b1}, noises[1]))
         return rows
-
-    def noise_clock(
-        self, process: AffineSDE, times: list[float], stochasticity: Stochasticity
-    ) -> tuple[float, ...] | None:
-        return snr_clock(process, times, stochasticity)
 
 
 @register("seeds_3", aliases=("SEEDS-3",))

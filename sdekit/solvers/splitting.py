@@ -30,7 +30,7 @@ from sdekit.solvers.base import Order, PlanSolver, get, register
 from sdekit.solvers.exponential import touches_end
 from sdekit.solvers.options import check_choice
 
-__all__ = ["Splitting", "flow_solver", "kick_up", "leg_rows", "refuse_upwards", "remembered"]
+__all__ = ["KickedFlow", "Splitting", "flow_solver", "kick_up", "leg_rows", "refuse_upwards", "remembered"]
 
 _QUADRATURE = 20
 _PROBE = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
@@ -134,9 +134,28 @@ def refuse_upwards(solver: PlanSolver, times: list[float]) -> None:
         )
 
 
+class KickedFlow(PlanSolver):
+    """What samplers made of kicks and a solver `inner` of the flow share."""
+
+    inner: str | PlanSolver
+
+    @property
+    def flow(self) -> PlanSolver:
+        """The flow's solver itself."""
+        return get(self.inner) if isinstance(self.inner, str) else self.inner
+
+    def of_flow(self, kicked: bool) -> Order:
+        """The order that the flow's solver leaves: of the flow, or with kicks of the law."""
+        flow = self.flow.declared
+        if not kicked:
+            return Order(deterministic=flow.deterministic, note=flow.note)
+        note = f"from the exact marginal; {flow.note}" if flow.note else "from the exact marginal"
+        return Order(weak=flow.deterministic, note=note)
+
+
 @register("splitting")
 @dataclass(frozen=True)
-class Splitting(PlanSolver):
+class Splitting(KickedFlow):
     """A single-step solver of the probability flow, with an exact noise kick in each step.
 
     With I = int tau^2 dlambda over the step from s to t, for the stochasticity tau,
@@ -176,17 +195,8 @@ class Splitting(PlanSolver):
             stochasticity_at(self.stochasticity, math.nan)
 
     @property
-    def flow(self) -> PlanSolver:
-        """The flow's solver itself."""
-        return get(self.inner) if isinstance(self.inner, str) else self.inner
-
-    @property
     def declared(self) -> Order:  # type: ignore[override]
-        flow = self.flow.declared
-        if self.stochasticity == 0:
-            return Order(deterministic=flow.deterministic, note=flow.note)
-        note = f"from the exact marginal; {flow.note}" if flow.note else "from the exact marginal"
-        return Order(weak=flow.deterministic, note=note)
+        return self.of_flow(kicked=self.stochasticity != 0)
 
     @property
     def plan_is_remembered(self) -> bool:  # type: ignore[override]

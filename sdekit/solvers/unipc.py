@@ -28,14 +28,13 @@ from sdekit.errors import OptionError
 from sdekit.math.phi import phis
 from sdekit.plan import DATA, NOISE, Combination, Row, combine, commit
 from sdekit.sde import Stochasticity
+from sdekit.solvers.adams import START_ORDER, single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.exponential import ExponentialStep, exponential_step, krogstad_rows, limit_row, touches_end
 from sdekit.solvers.options import check_choice, check_final_order, check_flag
 from sdekit.times import check_count
 
 __all__ = ["UniPC"]
-
-_START_ORDER = 4
 
 
 class _Map(NamedTuple):
@@ -169,14 +168,14 @@ class UniPC(PlanSolver):
 
     @property
     def _starts(self) -> int:
-        return max(self.order - 2, 0) if self.starter == "single_step" else 0
+        return single_step_starts(self.order, self.starter, 0.0)
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
         gain = int(self.corrector != "none")
         full = self.order + gain
         # A step of order q taken O(1) times costs q + 1 globally; a ramp begins with p = 1.
-        first = (_START_ORDER if self._starts else 1 + gain) + 1
+        first = (START_ORDER if self._starts else 1 + gain) + 1
         final = 1 if self.lower_order_final else self.final_order or self.order
         last = final + (self.corrector == "pece" or self.correct_last) + 1
         p = min(full, first, last)

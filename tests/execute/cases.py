@@ -84,8 +84,7 @@ def assert_equal(plan: Plan, process, prediction: str, x: Tensor, bound: float =
 
 def solver_plan(name: str, process, times) -> Plan:
     solver = sdekit.solvers.get(name)
-    fixed = solver.fixed_stochasticity
-    return solver.plan(process, times, solver.default_stochasticity if fixed is None else fixed)
+    return solver.plan(process, times, solver.implied_stochasticity)
 
 
 def fitting(name: str, times: list[float]) -> list[float]:

@@ -12,7 +12,7 @@ import torch
 
 import sdekit
 from sdekit.solvers.base import PlanSolver, Stepper
-from tests.kinds import implied, kind_of_plan
+from tests.kinds import kind_of_plan
 
 BATCH, SIZE, STEPS = 5, 3, 4
 
@@ -56,7 +56,7 @@ class Case:
 
     @property
     def stochasticity(self) -> float:
-        return implied(self.solver)
+        return self.solver.implied_stochasticity
 
     def dynamics(self, function: Callable[..., Any] = smooth) -> Any:
         """Dynamics made of function(x, t, ...): a model of VP, an ODE, or an SDE with that drift."""
