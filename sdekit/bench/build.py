@@ -7,17 +7,16 @@ from typing import Any
 
 import torch
 
-from sdekit import processes, targets
+from sdekit import targets
 from sdekit.affine import AffineSDE
 from sdekit.bench.cells import Cell, Named
-from sdekit.errors import SdekitError, UnknownNameError, suggest
+from sdekit.bench.faults import Faults
+from sdekit.bench.names import maker
 from sdekit.registry import check_options
 from sdekit.targets import GaussianMixture
 from sdekit.testing import OrderProblem
 
 __all__ = ["check", "problem", "problem_of"]
-
-TARGETS = ("digits", "gaussian", "random_mixture", "ring")
 
 
 def problem(cell: Cell) -> OrderProblem:
@@ -42,30 +41,25 @@ def problem_of(
 
 
 def check(cells: list[Cell]) -> None:
-    """Make every problem once, before anything is measured: wrong names, options and ranges show here."""
+    """Make every problem once, before anything is measured: all options and ranges that do not do show here."""
+    faults = Faults()
     for cell in {(c.process, c.target, c.low, c.high): c for c in cells}.values():
-        try:
+        with faults.at(f"target {cell.target.name!r}, process {cell.process.name!r}"):
             problem(cell)
-        except SdekitError as error:
-            error.add_note(f"in a section of the suite on target {cell.target.name!r}, process {cell.process.name!r}")
-            raise
+    faults.raise_any("the suite")
 
 
 @cache
 def _process(named: Named) -> AffineSDE:
-    known = {name: getattr(processes, name) for name in processes.__all__}
-    return _make("process", known, named)
+    return _make("process", named)
 
 
 @cache
 def _mixture(named: Named) -> GaussianMixture:
-    return _make("target", {name: getattr(targets, name) for name in TARGETS}, named)
+    return _make("target", named)
 
 
-def _make(kind: str, known: dict[str, Any], named: Named) -> Any:
-    if named.make not in known:
-        expected = f"the {kind} of sdekit that {named.name!r} is"
-        raise UnknownNameError("make", got=repr(named.make), expected=expected, fix=suggest(named.make, known))
-    maker, options = known[named.make], dict(named.options)
-    check_options(named.make, maker, options)
-    return maker(**options)
+def _make(kind: str, named: Named) -> Any:
+    make, options = maker(kind, named.make), dict(named.options)
+    check_options(named.make, make, options)
+    return make(**options)

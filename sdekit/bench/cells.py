@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sdekit import grids, solvers
+from sdekit import solvers
+from sdekit.bench import names
+from sdekit.bench.faults import Faults
 from sdekit.bench.suite import Build, Suite
-from sdekit.errors import SdekitError, UnknownNameError, suggest
+from sdekit.errors import UnknownNameError, suggest
 from sdekit.solvers import PlanSolver
-from sdekit.testing import FAMILIES
 
 __all__ = ["Cell", "Named", "Variant", "expand", "label_of", "runs_models"]
 
@@ -74,12 +75,14 @@ def expand(suite: Suite, only: str | None = None, on: str | None = None) -> list
         on: a pattern of where it is measured, such as "mixture, vp, *": target, process and grid.
 
     Raises:
-        UnknownNameError: for a solver, option, process, target, grid or pattern that nothing is known under.
-        OptionError: for an option of a value that its solver refuses.
+        UnknownNameError: for solvers, options, processes, targets and grids that nothing is known under, all of them in
+            one error; or for a pattern that nothing matches.
+        OptionError: where an option of a value that its solver refuses is among these.
     """
-    _check_grids(suite)
+    faults = Faults()
+    names.collect(suite, faults)
+    faults.raise_any(f"the suite {suite.name!r}")
     processes, targets = _named(suite.processes), _named(suite.targets)
-    _check_uses(suite)
     variants = _variants(suite)
     chosen = _matching(variants, only)
     found = [
@@ -122,12 +125,7 @@ def runs_models(name: str) -> bool:
 def _variants(suite: Suite) -> list[Variant]:
     """Every registered solver that runs models with its default options, each followed by the suite's variants."""
     found = [_variant(info.name, {}) for info in solvers.available() if runs_models(info.name)]
-    for i, entry in enumerate(suite.variants):
-        try:
-            found.append(_variant(entry.solver, dict(entry.options)))
-        except SdekitError as error:
-            error.add_note(f"in variants.{i} of the suite {suite.name!r}")
-            raise
+    found += [_variant(entry.solver, dict(entry.options)) for entry in suite.variants]
     unique = dict.fromkeys(found)
     return sorted(unique, key=lambda v: v.solver)  # stable: a solver's variants stay in the suite's order
 
@@ -137,9 +135,9 @@ def _matching(variants: list[Variant], only: str | None) -> list[Variant]:
         return variants
     chosen = [v for v in variants if _matches(v, only)]
     if not chosen:
-        names = [v.solver for v in variants]
+        known = [v.solver for v in variants]
         raise UnknownNameError(
-            "--only", got=repr(only), expected="a pattern that some solver matches", fix=suggest(only, names)
+            "--only", got=repr(only), expected="a pattern that some solver matches", fix=suggest(only, known)
         )
     return chosen
 
@@ -154,33 +152,6 @@ def _placed(found: list[Cell], on: str) -> list[Cell]:
         expected = "a pattern that some 'target, process, grid' matches"
         raise UnknownNameError("--on", got=repr(on), expected=expected, fix=suggest(on, {c.place for c in found}))
     return chosen
-
-
-def _check_grids(suite: Suite) -> None:
-    known = {*grids.available(), *FAMILIES, "irregular"}
-    for section in suite.orders:
-        for name in section.grids:
-            _check_known("grid", name, known)
-    for section in (*suite.work, *suite.pictures):
-        _check_known("grid", section.grid, set(grids.available()))
-
-
-def _check_uses(suite: Suite) -> None:
-    """Sections refer only to processes and targets that the suite defines."""
-    for section in (*suite.orders, *suite.work, *suite.pictures):
-        _check_known("target", section.target, set(suite.targets))
-    for section in suite.orders:
-        for name in section.processes:
-            _check_known("process", name, set(suite.processes))
-    for section in (*suite.work, *suite.pictures):
-        _check_known("process", section.process, set(suite.processes))
-
-
-def _check_known(kind: str, name: str, known: set[str]) -> None:
-    if name not in known:
-        raise UnknownNameError(
-            kind, got=repr(name), expected=f"a {kind} that the suite knows", fix=suggest(name, known)
-        )
 
 
 def _order_cells(

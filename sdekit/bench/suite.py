@@ -5,11 +5,12 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
-from sdekit.errors import OptionError, UnknownNameError, suggest
+from sdekit.bench.faults import Faults, placed, together
+from sdekit.errors import OptionError, SdekitError, UnknownNameError, suggest
 
 __all__ = ["Build", "Choice", "Orders", "Picture", "Suite", "Work", "available", "load"]
 
@@ -120,7 +121,8 @@ def load(name: str) -> Suite:
 
     Raises:
         UnknownNameError: for a name that is not shipped, with near ones.
-        OptionError: for a file that cannot be read, is not TOML, or breaks the form of a suite, naming the entry.
+        OptionError: for a file that cannot be read or is not TOML, or that breaks the form of a suite: then every such
+            entry is named, and every name in the others that nothing is known under.
     """
     known = available()
     if name.endswith(".toml"):
@@ -131,7 +133,7 @@ def load(name: str) -> Suite:
         fix = suggest(name, known) + " Or pass the path of a .toml file."
         raise UnknownNameError("suite", got=repr(name), expected="a suite of sdekit", fix=fix)
     try:
-        return Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise OptionError(
@@ -139,42 +141,83 @@ def load(name: str) -> Suite:
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise OptionError("suite", got=f"{path}: {error}", expected="TOML", fix="Correct that line.") from error
+    try:
+        return Suite.model_validate(raw)
     except ValidationError as error:
-        raise _refusal(path, error) from error
+        raise _refusal(path, raw, error) from error
 
 
-def _refusal(path: Path, error: ValidationError) -> OptionError:
-    """The first fault that pydantic found, in our words, with near names for what it does not know."""
-    # A typo makes two faults, an entry unknown and one missing: the first of them says more.
-    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    first = faults[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the file"
-    fix = "Correct it."
-    expected = first["msg"]
-    if first["type"] == "extra_forbidden":
-        expected = "an entry that a suite has"
-        fix = suggest(str(first["loc"][-1]), _fields_at(first["loc"][:-1]))
-    elif first["type"] == "missing":
-        expected, fix = "this entry", "Add it."
-    more = f" ({len(faults) - 1} more faults: {_places(faults[1:4])})" if len(faults) > 1 else ""
-    got = "nothing" if first["type"] == "missing" else repr(first["input"])
-    return OptionError(f"{path.name}: {place}", got=got[:120], expected=expected, fix=fix + more)
+def _refusal(path: Path, raw: dict[str, Any], error: ValidationError) -> SdekitError:
+    """Every fault that pydantic found, in our words, and every unknown name in what is sound by itself."""
+    from sdekit.bench import names
+
+    faults = Faults()
+    for fault in _distinct(error.errors()):
+        faults.add(_fault(fault))
+    names.collect(_sound(Suite, raw), faults)
+    return together(path.name, faults.found)
 
 
-def _places(faults: list[Any]) -> str:
-    return ", ".join(".".join(str(part) for part in fault["loc"]) for fault in faults)
+def _distinct(found: list[Any]) -> list[Any]:
+    """The faults without those that others explain.
+
+    A value that is none of several types makes one for each of them, and a typo one for the entry that is unknown and
+    one for that which is missing.
+    """
+    unique = list({_place(fault["loc"]): fault for fault in reversed(found)}.values())[::-1]
+    typos = {
+        (*fault["loc"][:-1], near)
+        for fault in unique
+        if fault["type"] == "extra_forbidden"
+        for near in _fields_at(fault["loc"][:-1])
+        if f"{near!r}" in suggest(str(fault["loc"][-1]), _fields_at(fault["loc"][:-1])).partition("Did you mean")[2]
+    }
+    return [fault for fault in unique if not (fault["type"] == "missing" and fault["loc"] in typos)]
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Where a fault is, without what pydantic adds of the types that it tried for an option."""
+    end = loc.index("options") + 2 if "options" in loc else len(loc)
+    return ".".join(str(part) for part in loc[:end]) or "the file"
+
+
+def _fault(fault: Any) -> SdekitError:
+    place, loc = _place(fault["loc"]), fault["loc"]
+    if fault["type"] == "extra_forbidden":
+        fix = suggest(str(loc[-1]), _fields_at(loc[:-1]))
+        return OptionError(place, got=repr(fault["input"])[:120], expected="an entry that is known there", fix=fix)
+    if fault["type"] == "missing":
+        return OptionError(place, got="nothing", expected="this entry", fix="Add it.")
+    inner = fault.get("ctx", {}).get("error")
+    if isinstance(inner, SdekitError):
+        return placed(place, inner)
+    expected = "text, a number, true or false" if "options" in loc else fault["msg"]
+    return OptionError(place, got=repr(fault["input"])[:120], expected=expected, fix="Correct it.")
+
+
+def _sound(kind: Any, value: Any) -> Any:
+    """What of a value is sound by itself: entries with faults are left out of tables, and are None in lists."""
+    parts = get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, _Table):
+        given = value if isinstance(value, dict) else {}
+        fields = {k: _sound(f.annotation, given[k]) for k, f in kind.model_fields.items() if k in given}
+        return kind.model_construct(**{k: v for k, v in fields.items() if v is not None})
+    if get_origin(kind) is list and isinstance(value, list):
+        return [_sound(parts[0], v) for v in value]
+    if get_origin(kind) is dict and isinstance(value, dict) and isinstance(parts[1], type):
+        return {k: _sound(parts[1], v) for k, v in value.items()}
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return None
 
 
 def _fields_at(place: tuple[int | str, ...]) -> list[str]:
     """The entries that the table at this place of a suite may have."""
-    section = next((part for part in place if isinstance(part, str)), None)
-    tables: dict[str | None, type[_Table]] = {
-        None: Suite,
-        "orders": Orders,
-        "work": Work,
-        "pictures": Choice if "solvers" in place else Picture,
-        "variants": Choice,
-        "processes": Build,
-        "targets": Build,
-    }
-    return list(tables.get(section, Suite).model_fields)
+    table: Any = Suite
+    for part in place:
+        if isinstance(part, str) and isinstance(table, type) and part in table.model_fields:
+            table = table.model_fields[part].annotation
+            while get_args(table):  # what the lists and tables of it hold
+                table = get_args(table)[-1]
+    return list(table.model_fields) if isinstance(table, type) and issubclass(table, _Table) else []

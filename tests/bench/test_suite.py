@@ -109,6 +109,66 @@ def test_unknown_name_is_refused_before_the_run(tiny: Path, old: str, new: str, 
     assert near in str(caught.value)
 
 
+FORM = [  # faults of form, and what they say
+    ('grid = "karras"\nhalf_log_snr = [-3.0, 2.0]', 'gird = "karras"\nhalf_log_snr = [-3.0, 2.0]', "work.0.gird"),
+    ("half_log_snr = [-1.5, 1.5]", "half_log_snr = [1.5, -1.5]", "orders.0: half_log_snr: got [1.5, -1.5]"),
+    ('{ clock = "t" }', "{ clock = [1] }", "variants.0.options.clock: got [1]; expected text, a number, true or false"),
+    ('{ solver = "rk4" }', '{ sover = "rk4" }', "pictures.0.solvers.1.sover"),
+    ("table_calls = [10, 20]", 'table_calls = ["ten", 20]', "table_calls.0: got 'ten'"),
+    ('name = "tiny"', "", "name: got nothing; expected this entry. Add it."),
+]
+NAMES = [  # unknown names
+    ('edm = { make = "EDM" }', 'edm = { make = "EDN" }', "processes.edm.make: process: got 'EDN'"),
+    ('{ make = "VP" }', '{ make = "VP", options = { beta_mn = 1.0, beta_mx = 2.0 } }', "'beta_min'"),
+    ('{ make = "VP" }', '{ make = "VP", options = { beta_mn = 1.0, beta_mx = 2.0 } }', "'beta_max'"),
+    ("components = 5", "component = 5", "'components'"),
+    ('{ solver = "ddim" }', '{ solver = "dim" }', "pictures.0.solvers.0: solver: got 'dim'"),
+    ('{ solver = "ddpm" }', '{ solver = "ddpm", options = { varance = 1, x = 2 } }', "'variance'"),
+    ('{ solver = "ddpm" }', '{ solver = "ddpm", options = { varance = 1, x = 2 } }', "ddpm(x=)"),
+    ('target = "mixture"\nprocesses', 'target = "mixtur"\nprocesses', "orders.0.target: got 'mixtur'"),
+    ('process = "edm"\ngrid = "karras"', 'process = "dem"\ngrid = "karras"', "pictures.0.process: got 'dem'"),
+]
+
+
+def _changed(path: Path, changes: list[tuple[str, str, str]]) -> None:
+    text = path.read_text()
+    for old, new, _ in changes:
+        if not new or new not in text:
+            assert old in text
+            head, _, tail = text.rpartition(old)
+            text = head + new + tail
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("faults", [FORM, NAMES, FORM + NAMES], ids=["form", "names", "both"])
+def test_all_faults_are_told_at_once(tiny: Path, faults: list[tuple[str, str, str]]) -> None:
+    _changed(tiny, faults)
+    with pytest.raises(SdekitError) as caught:
+        cells.expand(load(str(tiny)))
+    text = str(caught.value)
+    assert not [words for *_, words in faults if words not in text]
+    assert len(text.splitlines()) == 1 + len(faults), "no fault twice, and none that another explains"
+    assert f"got {len(faults)} faults" in text
+
+
+def test_entry_with_a_fault_is_not_called_unknown(tiny: Path) -> None:
+    tiny.write_text(tiny.read_text().replace('{ make = "VP" }', '{ mak = "VP" }').replace("[targets]", "[target]"))
+    with pytest.raises(SdekitError) as caught:
+        load(str(tiny))
+    assert "got 2 faults" in str(caught.value)
+    assert "'targets'" in str(caught.value)
+
+
+def test_all_ranges_that_a_process_refuses_are_told(tiny: Path) -> None:
+    text = tiny.read_text().replace("half_log_snr = [-1.5, 1.5]", "half_log_snr = [-9.0, 1.5]")
+    text = text.replace('target = "images"\nprocess = "edm"', 'target = "images"\nprocess = "vp"')
+    tiny.write_text(text.replace("[-3.0, 3.0]", "[-9.5, 3.0]"))
+    with pytest.raises(SdekitError) as caught:
+        build.check(cells.expand(load(str(tiny))))
+    assert "target 'mixture', process 'vp'" in str(caught.value)
+    assert "target 'images', process 'vp'" in str(caught.value)
+
+
 def test_unknown_suite_and_missing_file() -> None:
     with pytest.raises(UnknownNameError, match="'orders'"):
         load("oders")

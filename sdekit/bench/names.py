@@ -1,0 +1,101 @@
+"""Whether everything that a suite names is there: solvers, options, processes, targets and grids, every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sdekit import grids, processes, solvers, targets
+from sdekit.bench.faults import Faults, placed
+from sdekit.errors import SdekitError, UnknownNameError, suggest
+from sdekit.registry import check_options
+from sdekit.testing import FAMILIES
+
+__all__ = ["TARGETS", "collect", "maker"]
+
+TARGETS = ("digits", "gaussian", "random_mixture", "ring")
+
+
+def collect(suite: Any, faults: Faults) -> None:
+    """Add a fault for every name in a suite that nothing is known under.
+
+    Args:
+        suite: a `Suite`; what is missing in it or is None, which has faults of its own, is passed over.
+    """
+    for kind, table in (("process", "processes"), ("target", "targets")):
+        for name, build in getattr(suite, table, {}).items():
+            if hasattr(build, "make"):
+                _collect_build(kind, f"{table}.{name}", build, faults)
+    for i, choice in enumerate(suite.variants):
+        _collect_choice(f"variants.{i}", choice, faults)
+    for place, section in _sections(suite):
+        _collect_section(place, section, suite, faults)
+
+
+def maker(kind: str, name: str) -> Any:
+    """What makes a process or a target of this name. Raises UnknownNameError with near names."""
+    module, names = (processes, processes.__all__) if kind == "process" else (targets, TARGETS)
+    known = {key: getattr(module, key) for key in names}
+    _check_known(kind, name, known, f"the name of a {kind} of sdekit")
+    return known[name]
+
+
+def _sections(suite: Any) -> Iterator[tuple[str, Any]]:
+    """Everything in a suite's lists that is measured on a target, with its place."""
+    for key in type(suite).model_fields:
+        entries = getattr(suite, key, None)
+        for i, entry in enumerate(entries if isinstance(entries, list) else ()):
+            if "target" in getattr(type(entry), "model_fields", {}):
+                yield f"{key}.{i}", entry
+
+
+def _collect_section(place: str, section: Any, suite: Any, faults: Faults) -> None:
+    known = {
+        "target": ("target", getattr(suite, "targets", None)),
+        "process": ("process", getattr(suite, "processes", None)),
+        "processes": ("process", getattr(suite, "processes", None)),
+        "grid": ("grid", set(grids.available())),
+        "grids": ("grid", {*grids.available(), *FAMILIES, "irregular"}),
+    }
+    for field, (kind, names) in known.items():
+        for where, name in _entries(f"{place}.{field}", getattr(section, field, ())):
+            with faults.at(where):
+                _check_known(kind, name, {name} if names is None else set(names), f"a {kind} that the suite knows")
+    for i, choice in enumerate(getattr(section, "solvers", ())):
+        _collect_choice(f"{place}.solvers.{i}", choice, faults)
+
+
+def _entries(place: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield place, value
+    else:
+        yield from ((f"{place}.{i}", name) for i, name in enumerate(value) if name is not None)
+
+
+def _collect_build(kind: str, place: str, build: Any, faults: Faults) -> None:
+    with faults.at(f"{place}.make"):
+        make = maker(kind, build.make)
+        for option, value in build.options.items():
+            with faults.at(f"{place}.options"):
+                check_options(build.make, make, {option: value})
+
+
+def _collect_choice(place: str, choice: Any, faults: Faults) -> None:
+    """What is wrong with a solver: its name, or each of its options."""
+    options: Mapping[str, Any] = dict(choice.options)
+    while hasattr(choice, "solver"):
+        try:
+            solvers.get(choice.solver, **options)
+            return
+        except SdekitError as error:
+            wrong = [k for k in options if error.argument == k or error.argument.endswith(f"({k}=)")]
+            faults.add(placed(place, error))
+            if not wrong:
+                return
+            # Without it, what is wrong with the others shows.
+            options = {k: v for k, v in options.items() if k not in wrong}
+
+
+def _check_known(kind: str, name: str, known: Any, expected: str) -> None:
+    if name not in known:
+        raise UnknownNameError(kind, got=repr(name), expected=expected, fix=suggest(name, known))
