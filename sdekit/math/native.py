@@ -1,11 +1,12 @@
 """Kernels in C for the loops that PyTorch's operations make slow, built where there is a compiler.
 
-kernels.c gives the same bits as the PyTorch code beside which it is called, some ten times as fast on a CPU. It is
-compiled by `cc` when a process has drawn 2^22 numbers without it, which takes about a second, and kept for later
-processes in $XDG_CACHE_HOME/sdekit/native or ~/.cache/sdekit/native, under a name made of source, flags and processor.
-A file there is loaded only if it belongs to the user and nobody else may write to it. Before its first use every build
-has to reproduce known bits. Without a compiler, on other systems than Linux and macOS, or with SDEKIT_NATIVE=0 in the
-environment everything works without it; `Native.reason` says why.
+kernels.c (noise) gives the same bits as the PyTorch code beside which it is called, some ten times as fast on a CPU;
+softmax.c (mixtures) the same values to rounding. Each is compiled by `cc`, which takes about a second, and kept for
+later processes in $XDG_CACHE_HOME/sdekit/native or ~/.cache/sdekit/native, under a name made of source, flags and
+processor. The first is built when a process has drawn 2^22 numbers without it, the second when it is first asked for,
+so that all results of a process are the same. A file there is loaded only if it belongs to the user and nobody else may
+write to it. Before its first use every build has to reproduce known results. Without a compiler, on other systems than
+Linux and macOS, or with SDEKIT_NATIVE=0 in the environment everything works without it; `Native.reason` says why.
 """
 
 from __future__ import annotations
@@ -32,25 +33,30 @@ VARIABLE = "SDEKIT_NATIVE"
 SCRATCH = 512
 """The scratch numbers of the sums for each point and integral: WIDTH in kernels.c."""
 
-_SOURCE = Path(__file__).with_name("kernels.c")
+_FOLDER = Path(__file__).parent
 _SIGNATURES = {
-    "sdekit_fill_64": "piiiuppi",
-    "sdekit_fill_32": "piiiuppi",
-    "sdekit_path_2": "ppiiiupipipppi",
-    "sdekit_path_3": "ppiiiupipipppi",
+    "kernels.c": {
+        "sdekit_fill_64": "piiiuppi",
+        "sdekit_fill_32": "piiiuppi",
+        "sdekit_path_2": "ppiiiupipipppi",
+        "sdekit_path_3": "ppiiiupipipppi",
+    },
+    "softmax.c": {"sdekit_softmax_rows": "pppppdiid", "sdekit_softmax_columns": "pppppdiiid"},
 }
-_KINDS = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "u": ctypes.c_uint64}
+_KINDS = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "u": ctypes.c_uint64, "d": ctypes.c_double}
 
 
 class Native:
-    """What a process knows of the kernels.
+    """What a process knows of the kernels in a file.
 
     Args:
-        accept: says of a loaded library whether it gives the right bits.
+        accept: says of a loaded library whether it gives the right results.
+        source: the file's name.
+        enough: how many numbers a process draws before it builds them.
     """
 
-    def __init__(self, accept: Callable[[ctypes.CDLL], bool]) -> None:
-        self.accept = accept
+    def __init__(self, accept: Callable[[ctypes.CDLL], bool], source: str = "kernels.c", enough: int = ENOUGH) -> None:
+        self.accept, self.source, self.enough = accept, source, enough
         self.reason = "not asked for yet"
         self._library: ctypes.CDLL | None = None
         self._settled = self._looked = False
@@ -77,13 +83,13 @@ class Native:
             return
         if not self._looked:
             self._looked = True
-            self._file = _directory() / f"{_key(compiler)}.so"
+            self._file = _directory() / f"{_key(compiler, self.source)}.so"
             if _trusted(self._file):
                 self._load()
                 return
-            self.reason = f"not built: fewer than {ENOUGH} numbers have been drawn"
-        if self._drawn >= ENOUGH:
-            failure = _build(compiler, self._file)
+            self.reason = f"not built: fewer than {self.enough} numbers have been drawn"
+        if self._drawn >= self.enough:
+            failure = _build(compiler, self.source, self._file)
             if failure:
                 self._settle(None, failure)
             else:
@@ -95,11 +101,11 @@ class Native:
         except OSError as error:
             self._settle(None, f"{self._file} does not load: {error}")
             return
-        for name, kinds in _SIGNATURES.items():
+        for name, kinds in _SIGNATURES[self.source].items():
             function = getattr(library, name)
             function.argtypes, function.restype = [_KINDS[k] for k in kinds], None
         right = self.accept(library)
-        self._settle(library if right else None, str(self._file) if right else "the build gives other bits")
+        self._settle(library if right else None, str(self._file) if right else "the build gives other results")
 
     def _settle(self, library: ctypes.CDLL | None, reason: str) -> None:
         self._library, self.reason, self._settled = library, reason, True
@@ -122,14 +128,16 @@ def _flags() -> list[str]:
     return ["-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", *wide, "-shared", "-fPIC"]
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: str, source: str) -> str:
     """Of everything that a build depends on; processors differ where a home is shared."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else [platform.processor()]
     about = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))][:2] or lines[
         :1
     ]
-    text = "\n".join([_SOURCE.read_text(), *_flags(), os.path.realpath(compiler), platform.platform(), *about])
+    text = "\n".join(
+        [(_FOLDER / source).read_text(), *_flags(), os.path.realpath(compiler), platform.platform(), *about]
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -141,12 +149,12 @@ def _trusted(file: Path) -> bool:
     return found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
-def _build(compiler: str, file: Path) -> str:
+def _build(compiler: str, source: str, file: Path) -> str:
     """Compile to the file, whole or not at all. Returns what went wrong."""
     try:
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             made = Path(folder) / "kernels.so"
-            command = [compiler, *_flags(), str(_SOURCE), "-o", str(made)]
+            command = [compiler, *_flags(), str(_FOLDER / source), "-o", str(made)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
             if done.returncode:
                 return f"{compiler} failed: {done.stderr.strip()[:300]}"

@@ -3,7 +3,7 @@
 Expanded squares cost matrix products instead of K passes over the state, but cancel where x is near alpha m_k: logits
 then carry an error of about eps alpha^2 |m|^2 / s beyond what the rounding of x itself causes (s the variance of x
 given the component). Where that bound exceeds 4096 eps (1e-12 in float64) means are taken from their centre; where it
-still does, isotropic components take squares whose leading part is exact (`_Split`), and diagonal ones the direct form.
+still does, isotropic components take squares whose leading part is exact (`Split`), and diagonal ones the direct form.
 
 A product whose two sides are (B, d) and (d, K) is followed by a softmax over K and a product with (K, d). A softmax
 over a short last axis is an order of magnitude slower, so that logits lie components first where these are few; over a
@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sdekit.math.softmax import Logits, fused_softmax
 from sdekit.shapes import overwritable, uninitialised_like
 from sdekit.targets.components import DATA, Components, OfRows, Scales, Want
+from sdekit.targets.squares import Split, add
 
 __all__ = ["SHARP", "DiagonalComponents", "Expanded", "IsotropicComponents", "uncentred"]
 
@@ -100,7 +102,7 @@ class Expanded(Components):
         A product with numbers that underflow is up to two hundred times slower.
         """
         axis = 0 if self._few else 1
-        least = torch.finfo(logits.dtype).tiny ** (2 / 3)
+        least = _least(logits)
         if out is None or self.count >= _LONG:
             r = torch.softmax(logits, axis, out=out)
             r = r.clamp_min(least) if torch.is_grad_enabled() else r.clamp_min_(least)
@@ -152,26 +154,47 @@ class _Tabled(Expanded):
         for start in range(0, len(x), rows):
             block = x[start : start + rows]
             z, r = buffers.unbind() if len(block) == rows else buffers.narrow(2 if self._few else 1, 0, len(block))
-            self._combine(terms, self._logits(terms, block, z, r), block, r, result[start : start + rows])
+            self._average(terms, self._softmax(terms, block, z, r), block, result[start : start + rows])
         return result
 
-    def _logits(self, terms: _Terms, x: Tensor, out: Tensor | None = None, spare: Tensor | None = None) -> Tensor:
-        """The logits of these rows. `out` and `spare` are overwritten where given."""
-        z = self._product(x, terms.rates, out)
-        if terms.squares is None:
-            return torch.add(terms.bias, z, alpha=terms.scale, out=out)
-        if not isinstance(terms.scale, Tensor):
-            return _add(_add(z, self._product(x * x, terms.squares, spare)), terms.bias)
-        norms = self._row(torch.linalg.vecdot(x, x))
-        return torch.addcmul(torch.addcmul(terms.bias, terms.squares, norms, out=spare), terms.scale, z, out=out)
+    def _softmax(self, terms: _Terms, x: Tensor, out: Tensor, spare: Tensor) -> Tensor:
+        """The responsibilities of these rows; both buffers are overwritten."""
+        z, norms = self._products(terms, x, out, spare), self._norms(terms, x)
+        logits = Logits(terms.bias, terms.scale, None if norms is None else terms.squares, norms)
+        if fused_softmax(z, logits, math.log(_least(z)), 0 if self._few else 1):
+            return z.mT if self._few else z
+        return self._responsibilities(self._completed(terms, z, norms, spare), spare)
 
-    def _combine(
-        self, terms: _Terms, logits: Tensor, x: Tensor, weights: Tensor | None = None, out: Tensor | None = None
-    ) -> Tensor:
-        """The result for these rows. `weights` and `out` are overwritten where given."""
-        r = self._responsibilities(logits, weights)
+    def _logits(self, terms: _Terms, x: Tensor) -> Tensor:
+        """The logits of these rows."""
+        return self._completed(terms, self._products(terms, x), self._norms(terms, x))
+
+    def _products(self, terms: _Terms, x: Tensor, out: Tensor | None = None, spare: Tensor | None = None) -> Tensor:
+        """z of the terms, with all that takes a matrix product."""
+        z = self._product(x, terms.rates, out)
+        if terms.squares is None or isinstance(terms.scale, Tensor):
+            return z
+        return add(z, self._product(x * x, terms.squares, spare))
+
+    def _norms(self, terms: _Terms, x: Tensor) -> Tensor | None:
+        """|x_b|^2, (B,), where logits depend on it."""
+        return torch.linalg.vecdot(x, x) if isinstance(terms.scale, Tensor) else None
+
+    def _completed(self, terms: _Terms, z: Tensor, norms: Tensor | None, spare: Tensor | None = None) -> Tensor:
+        """The logits, with gradients or in place of z; `spare` is overwritten."""
+        out = None if spare is None else z
+        if norms is None or terms.squares is None:
+            return torch.add(terms.bias, z, alpha=terms.scale, out=out)
+        rest = torch.addcmul(terms.bias, terms.squares, self._row(norms), out=spare)
+        return torch.addcmul(rest, terms.scale, z, out=out)
+
+    def _combine(self, terms: _Terms, logits: Tensor, x: Tensor) -> Tensor:
+        return self._average(terms, self._responsibilities(logits), x)
+
+    def _average(self, terms: _Terms, r: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """The result for these rows and their responsibilities; with `out` both are overwritten."""
         if not isinstance(terms.gain, Tensor):
-            return _add(torch.addmm(x, r, terms.table, beta=0, alpha=terms.factor, out=out), x, terms.gain)
+            return add(torch.addmm(x, r, terms.table, beta=0, alpha=terms.factor, out=out), x, terms.gain)
         gain = r @ terms.gain
         if isinstance(terms.factor, Tensor):
             r = torch.mul(r, terms.factor, out=None if out is None else r)
@@ -238,7 +261,7 @@ class IsotropicComponents(_Tabled):
         r = self._responsibilities(self._logits_each(scales, x))
         variances = self.variances[:, 0]
         p, q = want.gains(variances, scales.alpha**2 * variances + scales.sigma**2, *scales)
-        return _add((r * q) @ self.means, (r * p).sum(1, keepdim=True) * x)
+        return add((r * q) @ self.means, (r * p).sum(1, keepdim=True) * x)
 
     def _evaluate_common(self, scales: Scales, x: Tensor, want: Want) -> Tensor:
         """One time per sample, one variance: |x|^2 is the same for all components and drops out."""
@@ -294,8 +317,8 @@ class IsotropicComponents(_Tabled):
         return float(self.variances.min())
 
     @cached_property
-    def _split(self) -> _Split:
-        return _Split.of(self.means)
+    def _split(self) -> Split:
+        return Split.of(self.means)
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,6 +366,11 @@ class DiagonalComponents(_Tabled):
         return (self.means**2).amax(0).cpu(), self.variances.amin(0).cpu()
 
 
+def _least(logits: Tensor) -> float:
+    """What responsibilities are held above."""
+    return torch.finfo(logits.dtype).tiny ** (2 / 3)
+
+
 def _least_alpha(x: Tensor) -> float:
     """What takes the place of alpha = 0, where the means are long lost in rounding."""
     return torch.finfo(x.dtype).tiny ** 0.25
@@ -351,55 +379,3 @@ def _least_alpha(x: Tensor) -> float:
 def uncentred(c: Any) -> Any:
     """The same components with their means as they are."""
     return c if c.centre is None else replace(c, means=c.means + c.centre, centre=None)
-
-
-def _add(result: Tensor, term: Tensor, factor: float = 1.0) -> Tensor:
-    """result + factor term; without gradients in place: result is a temporary."""
-    if torch.is_grad_enabled():
-        return torch.add(result, term, alpha=factor)
-    return result.add_(term, alpha=factor)
-
-
-@dataclass(frozen=True)
-class _Split:
-    """|y - m_k|^2 by matrix products, to the accuracy of the differences themselves.
-
-    y and m are cut at a fixed unit u into y = y_h + y_l, u small enough to keep many bits and large enough that
-    products of the high parts, and their sums over d axes, are exact integers times u^2 in the dtype. Then
-
-        |y - m|^2 = (|y_h|^2 - 2 y_h m_h + |m_h|^2)  +  y_l (y + y_h) - 2 (y_h m_l + y_l m) + m_l (m + m_h),
-
-    where the bracket is exact and the rest is smaller by 2^-bits (2^-22 for d = 64 in float64). A y far outside the
-    means loses exactness, where the distance is as large as its terms and there is nothing to cancel.
-    """
-
-    unit: float
-    high: Tensor  # (K, d)
-    low: Tensor  # (K, 2 d): what multiplies (y_h, y_l)
-    high_squares: Tensor  # (K,)
-    low_squares: Tensor  # (K,)
-
-    @classmethod
-    def of(cls, means: Tensor) -> _Split:
-        precision = {torch.float64: 53, torch.float32: 24}[means.dtype]
-        # Sums of d products below (2^bits)^2, times 4 for the square of a difference.
-        bits = max(1, (precision - 2 - math.ceil(math.log2(means.shape[1]))) // 2)
-        largest = float(means.abs().max())
-        unit = 2.0 ** (math.frexp(largest)[1] - bits) if largest else 1.0
-        high = torch.round(means / unit) * unit
-        low = means - high
-        return cls(
-            unit,
-            high,
-            torch.cat([low, means], 1),
-            (high * high).sum(1),
-            (low * (means + high)).sum(1),
-        )
-
-    def squares(self, y: Tensor) -> Tensor:
-        """|y - m_k|^2, (B, K); y: (B, d). Its gradient passes through the low part alone and is right."""
-        high = torch.round(y.detach() / self.unit) * self.unit
-        low = y - high
-        leading = _add((high * high).sum(1, keepdim=True) + self.high_squares, high @ self.high.mT, -2.0)
-        rest = (low * (y + high)).sum(1, keepdim=True) + self.low_squares
-        return _add(_add(leading, torch.cat([high, low], 1) @ self.low.mT, -2.0), rest)
