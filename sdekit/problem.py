@@ -395,10 +395,12 @@ def _adaptive_problem(
             problem = _bare(dynamics, times, None, method)
         else:
             grid = check_times(times, domain=affine[0].domain)
+            if isinstance(method, PlanSolver) and not isinstance(method, Stepper):
+                method.resolve_stochasticity(affine[2])  # of an SDE, which none of these takes
             problem = _stepper_problem(_reverse(dynamics, *affine, grid, method), grid, method)
         return replace(problem, tolerance=tolerance)
     if affine is None:
-        return Problem(dynamics, check_times(times), method, tolerance=tolerance)
+        return replace(_bare(dynamics, times, None, method), tolerance=tolerance)
     process, model, _ = affine
     if method.own_steps:
         flow = process.probability_flow(model)

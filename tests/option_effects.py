@@ -90,6 +90,7 @@ EFFECTS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     },
     # The single-step samplers.
     ("dpm_solver_3", "second"): ({"second": "half"}, {}),
+    ("dpm_adaptive", "order"): ({"order": 2}, {}),
     ("dpm_fast", "prediction"): ({"prediction": "data"}, {}),
     ("dpm_fast", "second"): ({"second": "half"}, {}),
     ("dpm_fast", "third"): ({"third": "line"}, {}),
@@ -146,6 +147,9 @@ ADAPTIVE_EFFECTS: dict[tuple[str, str], dict[str, Any]] = {
             ("compact", {"compact": False}),
         )
     },
+    ("dpm_adaptive", "controller"): {"controller": "pi"},
+    ("dpm_adaptive", "first_step"): {"first_step": 1e-3},
+    ("dpm_adaptive", "compact"): {"compact": False},
     ("rk45", "error_weights"): {"error_weights": "shampine"},
 }
 

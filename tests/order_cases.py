@@ -37,7 +37,8 @@ ROTATED = (
     *("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"),
     *("lms", "deis", "ipndm", "ipndm_v", "pndm", "plms", "gradient_estimation", "heunpp2"),
     *("sa_solver", "seeds_2", "seeds_3", "er_sde", "dpm_2_ancestral"),
-    *("res_2s", "exp_heun_2_x0", "etdrk3", "res_3s", "etdrk4", "hochbruck_ostermann", "dpmpp_3s", "dpm_fast"),
+    *("res_2s", "exp_heun_2_x0", "etdrk3", "res_3s", "etdrk4", "hochbruck_ostermann"),
+    *("dpmpp_3s", "dpm_fast", "dpm_adaptive"),
 )
 """Solvers with many options: what they share with others is measured there on all grids."""
 
@@ -122,6 +123,7 @@ def _dpm_solvers() -> list[OrderCase]:
     cases += [_case("dpm_solver_3", third=k, prediction=p) for k in ("line", "parabola") for p in ("noise", "data")]
     cases += [_case("dpm_solver_3"), _case("dpm_solver_3", r2=0.6), _case("dpm_solver_3", r1=0.3, r2=0.8)]
     cases += [_case("dpm_solver_3", final_order=1), _case("dpm_solver_3", final_order=2)]
+    cases += [_case("dpm_adaptive"), _case("dpm_adaptive", order=2)]
     cases += [_case("dpmpp_3m"), _case("dpmpp_3m", starter="single_step")]
     cases += [_case("dpmpp_3m", as_released=True, starter="single_step"), _case("dpmpp_3m", final_order=1)]
     cases += [_case("dpmpp_3m_sde", eta=0.0), _case("seeds_2", tau=0.0), _case("seeds_3", tau=0.0)]

@@ -3,7 +3,8 @@
 Twice: on tensors, for any device, size and gradients; and on NumPy arrays that share their memory, for states of few
 elements on a CPU, where an operation of NumPy costs a fraction of one of PyTorch. Both make the same operations in the
 same order, so that they agree to the bit: elementwise products and sums, never a product of matrices or a fused
-multiplication and addition, whose rounding depends on the size of the batch.
+multiplication and addition, whose rounding depends on the size of the batch. And once more, on tensors, for pairs whose
+weights depend on the step: those of exponential methods.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from sdekit.control.nodes import Nodes, times_rows
 
-__all__ = ["Arrays", "Norm", "Scheme", "Stages", "Tensors"]
+__all__ = ["Arrays", "Norm", "Scheme", "Stages", "Tensors", "Varying"]
 
 Call = Callable[[Any, Tensor], Tensor]
 
@@ -30,6 +31,8 @@ class Scheme:
     Attributes:
         fractions: (m, 1), where the nodes of a step are; the last is its end.
         at: the node of each slope, -1 for the first.
+        varying: for a pair whose weights depend on the step, what gives them for the signed steps (n,) in the field's
+            variable, each with an axis (n,) more; None where `weights` and `estimates` hold for all steps.
         weights: for each slope but the first, those of the slopes before it; then those that give the new state.
         estimates: (1 or 2, slopes): those that give the error.
         reuses_end: whether the last slope is that at the new state.
@@ -42,8 +45,10 @@ class Scheme:
         inner = sorted({c for c in tableau.c[1:] if c != 1.0})
         self.fractions = np.array([*inner, 1.0])[:, None]
         self.at = [-1] + [inner.index(c) if c != 1.0 else len(inner) for c in tableau.c[1:]]
-        self.weights = [np.array(row) for row in (*tableau.a[1:], tableau.b)]
-        self.estimates = np.array(pair.weights)
+        self.varying: Any = getattr(pair, "varying", None)
+        if self.varying is None:
+            self.weights = [np.array(row) for row in (*tableau.a[1:], tableau.b)]
+            self.estimates = np.array(pair.weights)
         self.reuses_end = pair.first_same_as_last
         self.order: int = pair.order
         self.calls: int = tableau.stages
@@ -105,6 +110,10 @@ class Stages(ABC):
     def restore(self, new: Tensor, old: Tensor, bad: np.ndarray) -> Tensor:
         """`new`, with the rows `bad` of `old`; neither is changed."""
 
+    def weights(self, at: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """The weights, and those of the first estimate, of one sample in the last attempt."""
+        return self.scheme.weights, self.scheme.estimates[0]
+
     @abstractmethod
     def slopes(self, at: int) -> list[Tensor]:
         """All slopes of one sample in the last attempt, flattened."""
@@ -114,8 +123,24 @@ class Stages(ABC):
         """All slopes of the last attempt, (n, *shape) each."""
 
 
-class Tensors(Stages):
+class OnTensors(Stages):
     """On tensors; gradients pass through states and slopes, not through the control of steps."""
+
+    _slopes: list[Tensor]
+
+    def restore(self, new: Tensor, old: Tensor, bad: np.ndarray) -> Tensor:
+        rows = torch.from_numpy(bad).to(new.device)
+        return new.index_copy(0, rows, old.index_select(0, rows))
+
+    def slopes(self, at: int) -> list[Tensor]:
+        return [k[at].detach().flatten() for k in self._slopes]
+
+    def tensors(self) -> list[Tensor]:
+        return self._slopes
+
+
+class Tensors(OnTensors):
+    """On tensors, with one set of weights for all samples."""
 
     def run(self, call: Call, x: Tensor, slope: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor, np.ndarray]:
         self._slopes, scheme = [slope], self.scheme
@@ -137,15 +162,31 @@ class Tensors(Stages):
             total.add_(slope * weight)  # ours, and no gradient needs what it was
         return total
 
-    def restore(self, new: Tensor, old: Tensor, bad: np.ndarray) -> Tensor:
-        rows = torch.from_numpy(bad).to(new.device)
-        return new.index_copy(0, rows, old.index_select(0, rows))
 
-    def slopes(self, at: int) -> list[Tensor]:
-        return [k[at].detach().flatten() for k in self._slopes]
+class Varying(OnTensors):
+    """On tensors, with weights for each sample's step."""
 
-    def tensors(self) -> list[Tensor]:
-        return self._slopes
+    def run(self, call: Call, x: Tensor, slope: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor, np.ndarray]:
+        self._slopes, scheme, point = [slope], self.scheme, x
+        self._weights, self._estimates = scheme.varying(nodes.gains[-1] / nodes.scale)
+        for i, weights in enumerate(self._weights):
+            node = scheme.node(i + 1)
+            base = x if nodes.ratios is None else x * nodes.tensor(nodes.ratios[node], x)
+            point = base + nodes.tensor(nodes.gains[node], x) * self._sum(weights)
+            if i < len(self._weights) - 1:
+                self._slopes.append(call(nodes.calls[node], point))
+        with torch.no_grad():
+            norms = [self.norm(self._sum(row), x, point) for row in self._estimates]
+        return point, self._slopes[-1], scheme.error(norms, nodes.size)
+
+    def weights(self, at: int) -> tuple[list[np.ndarray], np.ndarray]:
+        return [w[:, at] for w in self._weights], self._estimates[0][:, at]
+
+    def _sum(self, weights: np.ndarray) -> Tensor:
+        total = self._slopes[0] * Nodes.tensor(weights[0], self._slopes[0])
+        for weight, slope in zip(weights[1:], self._slopes[1:], strict=False):
+            total.add_(slope * Nodes.tensor(weight, slope))
+        return total
 
 
 class Arrays(Stages):

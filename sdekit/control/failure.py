@@ -46,6 +46,7 @@ class Sample:
     def __init__(self, trace: Trace, at: int) -> None:
         self.trace, self.at = trace, at
         self.slopes = trace.stages.slopes(at)
+        self.weights, self.estimate = trace.stages.weights(at)
         self.x = trace.x[at].detach().flatten()
 
     def point(self, slope: int) -> Tensor:
@@ -55,7 +56,7 @@ class Sample:
             return self.x
         node = t.scheme.node(slope)
         base = self.x if t.nodes.ratios is None else self.x * t.nodes.ratios[node][self.at]
-        return base + float(t.nodes.gains[node][self.at]) * self.sum(t.scheme.weights[slope - 1])
+        return base + float(t.nodes.gains[node][self.at]) * self.sum(self.weights[slope - 1])
 
     def sum(self, weights: np.ndarray) -> Tensor:
         """A combination of slopes."""
@@ -73,7 +74,7 @@ class Sample:
         """The element with the largest error."""
         t = self.trace
         size = torch.maximum(self.x.abs(), t.new[self.at].detach().flatten().abs())
-        error = self.sum(t.scheme.estimates[0]).abs()
+        error = self.sum(self.estimate).abs()
         scaled = (error / (t.norm.atol + t.norm.rtol * size)).nan_to_num(nan=torch.inf)
         return int(scaled.argmax()) if scaled.numel() else 0
 
@@ -85,8 +86,11 @@ class Sample:
         return float(change / apart) * float(self.trace.nodes.size[self.at])
 
     def is_stiff(self) -> bool:
-        """Whether the step is as long as stability allows: explicit methods turn unstable at h L of 2.5 to 6."""
-        return 2.0 < self.stiffness() < 20.0
+        """Whether the step is as long as stability allows: explicit methods turn unstable at h L of 2.5 to 6.
+
+        Exponential methods do not: a decay that is the same for all of x, which is in L, is exact in them.
+        """
+        return self.trace.scheme.varying is None and 2.0 < self.stiffness() < 20.0
 
     def is_below_rounding(self, eps: float) -> bool:
         """Whether the tolerance is less than ten roundings of the state."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdekit.control.attempt import Arrays, Norm, Scheme, Tensors
+from sdekit.control.attempt import Arrays, Norm, Scheme, Tensors, Varying
 from sdekit.control.failure import Trace, cause_of_underflow, explain
 from sdekit.control.fields import Field
 from sdekit.control.nodes import Nodes
@@ -91,7 +91,9 @@ class _Loop(Session):
         self.active = Active(state, field.goals, history)
         self.calls = Calls(field, self.active, limit)
         small = x.device.type == "cpu" and x.numel() <= _SMALL and not torch.is_grad_enabled() and observer is None
-        self.stages = (Arrays if small else Tensors)(self.scheme, self.norm)
+        small &= self.scheme.varying is None
+        kind = Arrays if small else Tensors if self.scheme.varying is None else Varying
+        self.stages = kind(self.scheme, self.norm)
         field.copied = small
         self.slowed = False  # whether the last step of any sample was rejected
         self.finest = _FINEST * float(np.abs(field.goals).max())
@@ -320,7 +322,7 @@ class _Loop(Session):
                 cause = Status.TOLERANCE if rough else Status.STIFF if stiff else cause
             self.results.status[row] = int(cause)
             if not self.monitor.mask:
-                raise explain(cause, row, float(self.field.times(a.u[at])), float(a.h[at]), sample)
+                raise explain(cause, row, float(self.at(a.u[at : at + 1])[0]), float(a.h[at]), sample)
             self.monitor.failed[row] = True
         if which.any():
             self.drop(which)

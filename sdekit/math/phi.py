@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import sys
 
+import numpy as np
+
 from sdekit.errors import OptionError
 
-__all__ = ["MAX_PHI", "phi", "phis"]
+__all__ = ["MAX_PHI", "phi", "phi_arrays", "phis"]
 
 MAX_PHI = 20
 """The largest k. Every factorial up to here is exact in float64."""
@@ -65,6 +67,31 @@ def phis(n: int, z: float) -> list[float]:
             value = value * z + _RECIPROCAL[j]
             tail.append(value)
         values += reversed(tail)
+    return values
+
+
+def phi_arrays(n: int, z: np.ndarray) -> np.ndarray:
+    """(n + 1, *z.shape): `phis` of each element, to the same accuracy. Raises OptionError: n is out of range."""
+    if not 0 <= n <= MAX_PHI:
+        raise OptionError("n", got=repr(n), expected=f"0 <= n <= {MAX_PHI}", fix="Use a lower order.")
+    size = np.abs(z)
+    values = np.zeros((n + 1, *z.shape))
+    values[0] = np.exp(z)
+    if not n:
+        return values
+    # Where both ways make sense, phi_k comes from below for |z| < _SWITCH[k], from above elsewhere.
+    small = np.where(size < _SWITCH[n], z, 0.0)
+    total = np.ones_like(small)
+    for j in range(n + int(17.0 + 3.5 * _SWITCH[n]), n, -1):
+        total = 1.0 + total * small / j
+    values[n] = total * _RECIPROCAL[n]
+    for k in range(n - 1, 0, -1):
+        values[k] = values[k + 1] * small + _RECIPROCAL[k]
+    large = np.where(size >= 1.0, z, 1.0)
+    up = np.expm1(large) / large
+    for k in range(1, n + 1):
+        values[k] = np.where(size < _SWITCH[k], values[k], up)
+        up = (up - _RECIPROCAL[k]) / large
     return values
 
 

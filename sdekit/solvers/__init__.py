@@ -7,6 +7,7 @@ from sdekit.solvers import (  # noqa: F401  (registration)
     adaptive,
     ancestral,
     ddim,
+    dpm_adaptive,
     dpm_solver,
     dpmpp_3m_sde,
     edm,

@@ -13,7 +13,7 @@ import pytest
 
 from sdekit.errors import OptionError
 from sdekit.math import phi as module
-from sdekit.math.phi import MAX_PHI, phi, phis
+from sdekit.math.phi import MAX_PHI, phi, phi_arrays, phis
 
 TOLERANCE = 1e-15
 
@@ -45,6 +45,14 @@ def worst_error(evaluate: Callable[[int, float], list[float]], n: int) -> float:
 @pytest.mark.parametrize("n", range(7))
 def test_phis_agree_with_mpmath(n):
     assert worst_error(phis, n) < TOLERANCE
+
+
+@pytest.mark.parametrize("n", range(7))
+def test_arrays_of_them_agree_too(n):
+    table = phi_arrays(n, np.array(arguments()))
+    each = dict(zip(arguments(), table.T.tolist(), strict=True))
+    assert worst_error(lambda _, z: each[z], n) < TOLERANCE
+    assert phi_arrays(n, np.zeros((2, 0))).shape == (n + 1, 2, 0)
 
 
 def naive(n: int, z: float) -> list[float]:
