@@ -20,7 +20,7 @@ from sdekit.solve import solve
 from sdekit.version import __version__
 
 if TYPE_CHECKING:
-    from sdekit import interop, testing
+    from sdekit import interop, metrics, testing
 
 __all__ = [
     "EDM",
@@ -49,6 +49,7 @@ __all__ = [
     "interop",
     "make_ode",
     "make_sde",
+    "metrics",
     "sample",
     "solve",
     "solvers",
@@ -59,7 +60,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`sdekit.testing` and `sdekit.interop` are imported when they are first used."""
-    if name in ("interop", "testing"):
+    """`sdekit.testing`, `sdekit.metrics` and `sdekit.interop` are imported when they are first used."""
+    if name in ("interop", "metrics", "testing"):
         return importlib.import_module(f"sdekit.{name}")
     raise AttributeError(f"module 'sdekit' has no attribute {name!r}")

@@ -51,7 +51,7 @@ PLACES = {
         ),
         *("sdekit.gradients", "sdekit.observed", "sdekit.likelihood", "sdekit.training", "sdekit.stochasticity"),
     ),
-    7: ("sdekit.testing", "sdekit.bench", "sdekit.cli", "sdekit.__main__"),
+    7: ("sdekit.testing", "sdekit.metrics", "sdekit.bench", "sdekit.cli", "sdekit.__main__"),
 }
 TOP = 7  # also the layer of the package sdekit itself, which holds the public names
 EDGES = ("sdekit.interop", "sdekit.kernels")  # optional, imported only inside functions

@@ -1,0 +1,26 @@
+"""How far a sampler's output is from the law it should have: exactly where that is possible, else with its noise."""
+
+from __future__ import annotations
+
+from sdekit.metrics.gaussian import gaussian_kl, gaussian_w2
+from sdekit.metrics.measured import METRICS, Measured, NoiseFloor, compare, noise_floor
+from sdekit.metrics.pairs import energy_distance, median_distance, mmd2
+from sdekit.metrics.stratified import stratified_marginal, stratified_sample
+from sdekit.metrics.transport import exact_w2, sliced_w2
+
+__all__ = [
+    "METRICS",
+    "Measured",
+    "NoiseFloor",
+    "compare",
+    "energy_distance",
+    "exact_w2",
+    "gaussian_kl",
+    "gaussian_w2",
+    "median_distance",
+    "mmd2",
+    "noise_floor",
+    "sliced_w2",
+    "stratified_marginal",
+    "stratified_sample",
+]
