@@ -16,9 +16,10 @@ from rich.text import Text
 
 from sdekit.bench import build, results, runner, summary, table
 from sdekit.bench.cells import Cell, expand
+from sdekit.bench.engines import Choice, default_workers
+from sdekit.bench.limits import Limits
 from sdekit.bench.store import Store
 from sdekit.bench.suite import Suite, load
-from sdekit.times import check_count
 
 __all__ = ["run_suite"]
 
@@ -49,6 +50,10 @@ def run_suite(
     only: str | None = None,
     on: str | None = None,
     resume: bool = False,
+    retry_failed: bool = False,
+    engine: str = "local",
+    cell_seconds: float | None = None,
+    cell_memory_mb: int | None = None,
     console: Console,
 ) -> int:
     """Measure a suite, print its table, write its files.
@@ -58,10 +63,13 @@ def run_suite(
     Args:
         name: of a shipped suite, or a path that ends in .toml.
         out: the folder of results; default results/<suite>.
-        workers: processes; default one for each core.
+        workers: how many measurements are made at a time; default one for each core.
         only: a pattern of solvers.
         on: a pattern of "target, process, grid".
-        resume: use what is kept of the same measurements by the same code, and measure the rest.
+        resume: use what is kept of the same measurements by the same code, failures too, and measure the rest.
+        retry_failed: resume, and measure again what failed.
+        engine: what makes the measurements, see `engines.ENGINES`.
+        cell_seconds, cell_memory_mb: what one measurement may take; default what the suite says.
         console: where the table goes; progress goes to standard error.
 
     Returns:
@@ -74,43 +82,49 @@ def run_suite(
     from sdekit.bench import pictures, report
 
     suite = load(name)
+    limits = Limits(
+        suite.cell_seconds if cell_seconds is None else cell_seconds,
+        suite.cell_memory_mb if cell_memory_mb is None else cell_memory_mb,
+    )
+    choice = Choice(engine, default_workers() if workers is None else workers, limits)
     cells = expand(suite, only, on)
     build.check(cells)
     out = results.folder(Path("results") / suite.name if out is None else out)
     store = Store(out / "cells")
     store.prepare()
-    count = check_count("workers", runner.default_workers() if workers is None else workers)
     run = _Run(name, suite, cells)
-    if resume:
-        _take_up(run, store, console)
+    if resume or retry_failed:
+        _take_up(run, store, console, retry_failed)
     start = time.perf_counter()
     try:
-        _measure(run, store, count)
+        _measure(run, store, choice)
         run.complete = True
     except KeyboardInterrupt:
         text = f"\nInterrupted after {len(run.found)} of {len(cells)} measurements; --resume measures the rest."
         console.print(text, style="yellow")
     run.seconds = time.perf_counter() - start
-    lines, written = _write(run, out, results.environment(count))
+    lines, written = _write(run, out, results.environment(choice.workers, choice.name))
     if run.complete:
         written += [*pictures.draw(run.ordered, lines, suite, out), report.write_report(out)]
     return _report(run, lines, written, console)
 
 
-def _take_up(run: _Run, store: Store, console: Console) -> None:
+def _take_up(run: _Run, store: Store, console: Console, retry_failed: bool) -> None:
     """Use what an earlier run has left, and say what that is."""
-    survey = store.survey(run.cells, run.suite.tolerance)
+    survey = store.survey(run.cells, run.suite.tolerance, retry_failed=retry_failed)
     run.found, run.reused = survey.found, len(survey.found)
     others = {
         "new": survey.new,
         "measured by other code or versions, or on another machine": survey.other,
-        "failed before": survey.failed,
+        "failed before": survey.failed if retry_failed else 0,
         "damaged": len(survey.damaged),
     }
     why = "; ".join(f"{count} {what}" for what, count in others.items() if count)
     left = len(run.cells) - run.reused
+    kept = 0 if retry_failed else survey.failed
+    failed = f" ({kept} of them failed: --retry-failed measures these again)" if kept else ""
     console.print(
-        f"Resumed: {run.reused} measurements re-used, {left} to be measured{f' ({why})' if why else ''}.",
+        f"Resumed: {run.reused} measurements re-used{failed}, {left} to be measured{f' ({why})' if why else ''}.",
         highlight=False,
         soft_wrap=True,
     )
@@ -118,10 +132,10 @@ def _take_up(run: _Run, store: Store, console: Console) -> None:
         console.print(Text(f"Not used: {line}", style="yellow"), soft_wrap=True)
 
 
-def _measure(run: _Run, store: Store, workers: int) -> None:
+def _measure(run: _Run, store: Store, choice: Choice) -> None:
     missing = [i for i in range(len(run.cells)) if i not in run.found]
     with _progress(len(missing)) as advance:
-        for j, result in runner.run([run.cells[i] for i in missing], run.suite.tolerance, workers, store):
+        for j, result in runner.run([run.cells[i] for i in missing], run.suite.tolerance, choice, store):
             run.found[missing[j]] = result
             advance(result)
 

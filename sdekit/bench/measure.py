@@ -13,13 +13,14 @@ from torch import Tensor
 from sdekit import solvers
 from sdekit.bench.build import problem, problem_of
 from sdekit.bench.cells import Cell
+from sdekit.bench.limits import failure
 from sdekit.errors import OptionError
 from sdekit.sde import make_ode
 from sdekit.solve import solve
 from sdekit.solvers.base import PlanSolver, Solver
 from sdekit.testing import ObservedOrder, OrderProblem, observed_order
 
-__all__ = ["measure"]
+__all__ = ["described", "measure"]
 
 _REFINEMENTS = 3
 _COARSER = (2, 4)
@@ -27,9 +28,27 @@ _NOISE_SEED = 2
 
 
 def measure(cell: Cell, tolerance: float) -> dict[str, Any]:
-    """The result of a cell: what it was, `seconds`, `status` "ok" or "failed", `message`, and the numbers."""
+    """The result of a cell: what it was, `seconds`, `status` "ok", and the numbers; or what `limits.failure` tells."""
     start = time.perf_counter()
-    result: dict[str, Any] = {
+    result = described(cell)
+    method = solvers.get(cell.variant.solver, **dict(cell.variant.options))
+    try:
+        with torch.no_grad():
+            if cell.what == "order":
+                result |= _order(cell, method, tolerance)
+            elif cell.what == "work":
+                result |= _work(cell, method)
+            else:
+                result |= _samples(cell, method)
+    except Exception as error:  # noqa: BLE001  (one bad solver must not end the suite: its cell says what happened)
+        result |= failure(error)
+    result["seconds"] = time.perf_counter() - start
+    return result
+
+
+def described(cell: Cell) -> dict[str, Any]:
+    """What a cell is, as its result begins."""
+    return {
         "what": cell.what,
         "solver": cell.variant.label,
         "name": cell.variant.solver,
@@ -43,20 +62,6 @@ def measure(cell: Cell, tolerance: float) -> dict[str, Any]:
         "status": "ok",
         "message": "",
     }
-    method = solvers.get(cell.variant.solver, **dict(cell.variant.options))
-    try:
-        with torch.no_grad():
-            if cell.what == "order":
-                result |= _order(cell, method, tolerance)
-            elif cell.what == "work":
-                result |= _work(cell, method)
-            else:
-                result |= _samples(cell, method)
-    except Exception as error:  # noqa: BLE001  (one bad solver must not end the suite: its cell says what happened)
-        notes = "; ".join(getattr(error, "__notes__", ()))
-        result |= {"status": "failed", "message": f"{type(error).__name__}: {error}" + (f" ({notes})" if notes else "")}
-    result["seconds"] = time.perf_counter() - start
-    return result
 
 
 def _order(cell: Cell, method: Solver, tolerance: float) -> dict[str, Any]:

@@ -24,10 +24,11 @@ __all__ = ["FILE", "FORMAT", "environment", "folder", "read_results", "write_res
 
 FILE = "results.json"
 FORMAT = "sdekit results 2"
+_NOT_NUMBERS = ("seconds", "trace")  # which differ from run to run, and from machine to machine
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "plotly")
 
 
-def environment(workers: int) -> dict[str, Any]:
+def environment(workers: int, engine: str = "local") -> dict[str, Any]:
     """Versions, machine, date and command: what a reader needs to judge and repeat the numbers."""
     return {
         "sdekit": __version__,
@@ -38,6 +39,7 @@ def environment(workers: int) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "workers": workers,
+        "engine": engine,
         "threads_per_worker": 1,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -82,7 +84,7 @@ def write_results(
     """
     content = {
         "format": FORMAT,
-        "numbers": digest([{k: v for k, v in result.items() if k != "seconds"} for result in results]),
+        "numbers": digest([{k: v for k, v in result.items() if k not in _NOT_NUMBERS} for result in results]),
         "complete": complete,
         "source": source,
         "reused": reused,

@@ -18,6 +18,7 @@ import sdekit
 from sdekit import solvers
 from sdekit.bench.cells import Cell
 from sdekit.bench.files import canonical, digest, sealed, sweep, unsealed, write_atomically
+from sdekit.bench.limits import FAILURES
 from sdekit.errors import OptionError, SdekitError
 
 __all__ = ["FORMAT", "Store", "Survey", "cpu_name", "made_by", "version_of"]
@@ -37,7 +38,7 @@ class Survey:
         found: results that can be used, by the index of their cell.
         new: how many cells it does not hold.
         other: how many were made by other code, other versions or on another machine.
-        failed: how many hold a failure; these are measured again.
+        failed: how many hold a failure; these are in `found` unless they are to be measured again.
         damaged: what is wrong with each file that is not as it was written.
     """
 
@@ -70,20 +71,27 @@ class Store:
         """The file of a cell: its name is a digest of what is measured."""
         return self.folder / f"{digest(_content(cell, tolerance))[:32]}.json"
 
-    def put(self, cell: Cell, tolerance: float, result: dict[str, Any]) -> None:
+    def put(self, cell: Cell, tolerance: float, result: dict[str, Any], made: dict[str, Any] | None = None) -> None:
         """Keep a result, in place of an earlier one of the same cell.
+
+        Args:
+            made: what it was made by, if not by this process, see `made_by`.
 
         Raises:
             OptionError: where the system refuses, for want of space for example; nothing else is lost.
         """
-        content = {"format": FORMAT, **_content(cell, tolerance), "made_by": made_by(cell), "result": result}
+        content = {"format": FORMAT, **_content(cell, tolerance), "made_by": made or made_by(cell), "result": result}
         try:
             write_atomically(self.path(cell, tolerance), _text(content))
         except OSError as error:
             raise self._refusal(error) from error
 
-    def survey(self, cells: Sequence[Cell], tolerance: float) -> Survey:
-        """Read what is there of these cells."""
+    def survey(self, cells: Sequence[Cell], tolerance: float, *, retry_failed: bool = False) -> Survey:
+        """Read what is there of these cells.
+
+        Args:
+            retry_failed: leave out failures, so that they are measured again.
+        """
         survey, counts = Survey(), Counter()
         for i, cell in enumerate(cells):
             try:
@@ -93,7 +101,7 @@ class Store:
                 continue
             state = _state(content, cell)
             counts[state] += 1
-            if content is not None and state == "found":
+            if content is not None and (state == "found" or (state == "failed" and not retry_failed)):
                 survey.found[i] = content["result"]
         survey.new, survey.other, survey.failed = counts["new"], counts["other"], counts["failed"]
         return survey
@@ -161,7 +169,9 @@ def _state(content: dict[str, Any] | None, cell: Cell) -> str:
         return "new"
     if content["made_by"] != made_by(cell):
         return "other"
-    return "found" if content["result"]["status"] == "ok" else "failed"
+    status = content["result"]["status"]
+    # What is neither a result nor a failure was left out, for want of a package for example: it may be there now.
+    return "found" if status == "ok" else "failed" if status in FAILURES else "new"
 
 
 def _content(cell: Cell, tolerance: float) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class Suite(_Table):
 
     Attributes:
         tolerance: how far a measured order may stay below a declared one.
+        cell_seconds: how long one measurement may take.
+        cell_memory_mb: how many megabytes more than its process has it may take, on Linux; None for any number.
         processes, targets: what sections refer to by name.
         variants: solvers measured besides the registered ones with default options.
         orders, work, pictures: the sections.
@@ -101,6 +103,8 @@ class Suite(_Table):
     description: str
     tolerance: Annotated[float, Field(ge=0)] = 0.15
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    cell_seconds: Annotated[float, Field(gt=0)] = 1800.0
+    cell_memory_mb: Annotated[int, Field(ge=64)] | None = None
     table_calls: list[Steps] = [10, 20, 50]
     processes: dict[Name, Build]
     targets: dict[Name, Build]

@@ -91,8 +91,12 @@ def run(
         Path | None, typer.Option(help="The folder for results and pictures.", show_default="results/SUITE")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes, of one thread each.", show_default="one for each core")
+        int | None,
+        typer.Option(help="Measurements made at a time, of one thread each.", show_default="one for each core"),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="What makes them: local (processes), here (this one, for debuggers).")
+    ] = "local",
     only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only solvers whose name matches.")] = None,
     on: Annotated[
         str | None, typer.Option(metavar="GLOB", help="Only where this matches: 'TARGET, PROCESS, GRID'.")
@@ -100,18 +104,40 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Use what an earlier run of the same code has finished.")
     ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Resume, and measure again what failed.")
+    ] = False,
+    cell_seconds: Annotated[
+        float | None, typer.Option(help="What one measurement may take.", show_default="as the suite says")
+    ] = None,
+    cell_memory_mb: Annotated[
+        int | None, typer.Option(help="The same of memory, on Linux.", show_default="as the suite says")
+    ] = None,
 ) -> None:
     """Run a suite: print its table, write its results, pictures and report.
 
     Every measurement is kept as soon as it is finished, under cells/ in the folder. With --resume those made by the
-    same code and versions on the same machine are used again; what is missing, failed or damaged is measured.
+    same code and versions on the same machine are used again, failures too; what is missing or damaged is measured.
+    A measurement that raises, hangs or crashes is one that failed, with its trace, and not the end of the run.
 
     Exit status: 0 where every measured order reaches the declared one, 1 where one falls short or a measurement fails,
     2 where the suite cannot be run as asked, 130 after Ctrl-C, which keeps what is finished.
     """
     from sdekit.bench.command import run_suite
 
-    status = run_suite(suite, out=out, workers=workers, only=only, on=on, resume=resume, console=Console())
+    status = run_suite(
+        suite,
+        out=out,
+        workers=workers,
+        only=only,
+        on=on,
+        resume=resume,
+        retry_failed=retry_failed,
+        engine=engine,
+        cell_seconds=cell_seconds,
+        cell_memory_mb=cell_memory_mb,
+        console=Console(),
+    )
     if status:
         raise typer.Exit(status)
 

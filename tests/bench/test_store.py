@@ -62,10 +62,27 @@ def test_every_field_of_a_cell_is_in_its_name(kept: Store, cell: Cell) -> None:
     assert len(names | {kept.path(cell, 0.15)}) == len(others) + 1
 
 
-def test_failures_are_measured_again(kept: Store, cell: Cell) -> None:
-    kept.put(cell, 0.15, {**RESULT, "status": "failed"})
+@pytest.mark.parametrize("status", ["failed", "timeout", "oom", "crash"])
+def test_failures_are_measured_again_where_that_is_asked_for(kept: Store, cell: Cell, status: str) -> None:
+    failed = {**RESULT, "status": status}
+    kept.put(cell, 0.15, failed)
     survey = kept.survey([cell], 0.15)
+    assert (survey.found, survey.failed) == ({0: failed}, 1)
+    survey = kept.survey([cell], 0.15, retry_failed=True)
     assert (survey.found, survey.failed) == ({}, 1)
+
+
+def test_what_was_left_out_is_new(kept: Store, cell: Cell) -> None:
+    kept.put(cell, 0.15, {**RESULT, "status": "skipped"})
+    survey = kept.survey([cell], 0.15)
+    assert (survey.found, survey.new, survey.failed) == ({}, 1, 0)
+
+
+def test_maker_of_a_result_is_kept_with_it(kept: Store, cell: Cell) -> None:
+    """What a cluster's node measured is that node's, and is not taken for this machine's."""
+    kept.put(cell, 0.15, RESULT, {**store.made_by(cell), "cpu": "another"})
+    survey = kept.survey([cell], 0.15)
+    assert (survey.found, survey.other) == ({}, 1)
 
 
 def forge(kept: Store, cell: Cell, changes: dict[str, Any]) -> None:
