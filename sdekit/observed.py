@@ -1,22 +1,22 @@
-"""What an adaptive solve of an ODE may do beside reaching the end: dense output, events, jumps of the drift."""
+"""What an adaptive solve may do beside reaching the end: dense output, events, times to land on, jumps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdekit.control import ODEField, adapt
+from sdekit.control import FlowField, ODEField, adapt
 from sdekit.control.dense import extension_of
 from sdekit.control.observer import Observer
 from sdekit.control.pieces import adapt_in_pieces
-from sdekit.errors import InterfaceError, OptionError, SolverMismatchError
+from sdekit.errors import InterfaceError, SolverMismatchError
 from sdekit.monitor import Monitor
 from sdekit.problem import Problem, with_saved
-from sdekit.sde import ODE, check_two_arguments
+from sdekit.sde import SDE, check_two_arguments
 from sdekit.solution import AdaptiveRun
 from sdekit.times import times_as_floats
 
@@ -30,7 +30,7 @@ class Wishes:
     Attributes:
         dense: whether to record the steps.
         event: a function event(t, x), (B,), whose change of sign ends a sample.
-        jumps: times at which the drift is discontinuous.
+        jumps: times at which drift or diffusion is discontinuous.
     """
 
     dense: bool = False
@@ -41,55 +41,91 @@ class Wishes:
 NOTHING = Wishes()
 
 
-def with_wishes(problem: Problem, dense: Any, event: Any, jump_times: Any) -> tuple[Problem, Wishes]:
-    """The problem, which lands on the jumps too, and what is asked for.
+def with_wishes(problem: Problem, dense: Any, event: Any, jump_times: Any, step_times: Any) -> tuple[Problem, Wishes]:
+    """The problem, which lands on the jumps and step times too, and what is asked for.
 
     Raises:
-        InterfaceError, OptionError: for an argument of the wrong kind or range, or events together with jumps.
-        SolverMismatchError: for anything but adaptive steps of sdekit on an ODE.
+        InterfaceError, OptionError: for an argument of the wrong kind or range.
+        SolverMismatchError: for a solve that cannot do it.
     """
     if not isinstance(dense, bool):
         raise InterfaceError("dense", got=repr(dense), expected="True or False", fix="Pass a bool.")
     if event is not None:
         check_two_arguments("event", event)
-    jumps = [] if jump_times is None else times_as_floats(jump_times, "jump_times")
-    asked = [n for n, v in (("dense", dense), ("event", event is not None), ("jump_times", bool(jumps))) if v]
-    if not asked:
-        return problem, NOTHING
-    own = problem.tolerance is not None and not getattr(problem.solver, "own_steps", False)
-    if not own or problem.model is not None or not isinstance(problem.dynamics, ODE):
-        raise SolverMismatchError(
-            asked[0],
-            got=f"{asked[0]}= with {problem.solver.label if problem.solver else 'a plan'!r} for {problem.dynamics!r}",
-            expected="an ODE and adaptive steps: rk45, tsit5, bosh3 or dop853 with rtol= or atol=",
-            fix="Pass sdekit.make_ode(drift) and a tolerance. The flow of a model is make_ode(model.velocity).",
-        )
-    if event is not None and jumps:
-        raise OptionError(
-            "event", got="an event beside jump_times", expected="one of them", fix="Solve from jump to jump."
-        )
-    if jumps:
-        problem = with_saved(problem, jumps)
+    jumps, stops = (
+        [] if given is None else times_as_floats(given, name)
+        for name, given in (("jump_times", jump_times), ("step_times", step_times))
+    )
+    for name, asked in (("dense", dense), ("event", event is not None)):
+        if asked:
+            _check_observed(problem, name)
+    for name, asked in (("jump_times", jumps), ("step_times", stops)):
+        if asked:
+            _check_chosen_steps(problem, name)
+            problem = with_saved(problem, asked, name)
     return problem, Wishes(dense, event, frozenset(jumps))
 
 
-def adapt_ode(problem: Problem, wishes: Wishes, x: Tensor, monitor: Monitor, **options: Any) -> AdaptiveRun:
+def _check_observed(problem: Problem, name: str) -> None:
+    """Whether steps can be looked at. Raises SolverMismatchError."""
+    method: Any = problem.solver
+    own = problem.tolerance is not None and not method.own_steps and not isinstance(problem.dynamics, SDE)
+    if own and getattr(method.pair, "varying", None) is None:
+        return
+    raise SolverMismatchError(
+        name,
+        got=f"{name}= with {method.label if method else 'a plan'!r} for {problem.dynamics!r}",
+        expected="an ODE or the flow of a model, and adaptive steps: rk45, tsit5, bosh3 or dop853 with rtol= or atol=",
+        fix="Take one of these and a tolerance, and process.probability_flow(model) for a process.",
+    )
+
+
+def _check_chosen_steps(problem: Problem, name: str) -> None:
+    """Whether the solver chooses its steps, and takes a jump into account. Raises SolverMismatchError."""
+    method: Any = problem.solver
+    got = f"{name}= with {method.label if method else 'a plan'!r}"
+    if problem.tolerance is None:
+        expected = "adaptive steps; fixed ones are the grid's"
+        raise SolverMismatchError(name, got=got, expected=expected, fix="Put them into times, or pass rtol= or atol=.")
+    if name == "step_times":
+        return
+    if method.own_steps:
+        expected = "a solver of sdekit: this one calls the drift at the times themselves, once for both sides"
+        raise SolverMismatchError(
+            name, got=got, expected=expected, fix="Take rk45 or dop853, or solve from jump to jump."
+        )
+    low, high = getattr(method, "places", (0.0, 1.0))
+    if isinstance(problem.dynamics, SDE) and not 0 <= low <= high <= 1:
+        expected = "a solver that calls drift and diffusion inside its steps"
+        raise SolverMismatchError(name, got=got, expected=expected, fix="Take sriw1, sosri2 or milstein.")
+
+
+def adapt_ode(
+    problem: Problem, wishes: Wishes, x: Tensor, monitor: Monitor, conditioning: Mapping[str, Any], **options: Any
+) -> AdaptiveRun:
     """As `sdekit.control.adapt`, with what is asked for; the run then has `dense` and `event_t`."""
     method: Any = problem.solver
-    times = problem.times
-    if not wishes.dense and wishes.event is None and not wishes.jumps:
-        return adapt(ODEField(problem.dynamics, x, times), method, x, times, monitor, **options)
-    observer = None
+    times, observer = problem.times, None
     if wishes.dense or wishes.event is not None:
         # Samples that are not finite are never under way.
         failed = monitor.failed.view(-1, *(1,) * (x.ndim - 1))
         start = torch.where(failed, torch.zeros_like(x), x)
         observer = Observer(extension_of(method.tableau), start, times, wishes.event, wishes.dense)
+
+    def field(state: Tensor, inner: Sequence[float]) -> FlowField | ODEField:
+        if problem.model is None:
+            made: FlowField | ODEField = ODEField(problem.dynamics, state, inner)
+        else:
+            made = FlowField(problem.model, state, inner, method.adaptive_clock, conditioning)
+        if observer is not None:
+            observer.field = made
+        return made
+
+    options |= {"observer": observer}
     if wishes.jumps:
-        make = lambda state, inner: ODEField(problem.dynamics, state, inner)  # noqa: E731
-        run = adapt_in_pieces(make, method, x, times, monitor, wishes.jumps, observer=observer, **options)
+        run = adapt_in_pieces(field, method, x, times, monitor, wishes.jumps, **options)
     else:
-        run = adapt(ODEField(problem.dynamics, x, times), method, x, times, monitor, observer=observer, **options)
+        run = adapt(field(x, times), method, x, times, monitor, **options)
     if observer is None:
         return run
     event_t = torch.from_numpy(observer.event_t) if wishes.event is not None else None

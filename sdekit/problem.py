@@ -408,15 +408,15 @@ def _adaptive_problem(
     return Problem(dynamics, check_times(times, domain=process.domain), method, model, tolerance=tolerance)
 
 
-def with_saved(problem: Problem, save: Any) -> Problem:
-    """An adaptive problem that lands on the times of `save` too. Raises OptionError for a time outside."""
+def with_saved(problem: Problem, save: Any, argument: str = "save") -> Problem:
+    """An adaptive problem that lands on the times of an argument too. Raises OptionError for a time outside."""
     if isinstance(save, str) or not (isinstance(save, Sequence) or hasattr(save, "tolist")):
         return problem
-    wanted = times_as_floats(save, "save")
+    wanted = times_as_floats(save, argument)
     first, last = problem.times[0], problem.times[-1]
     for t in wanted:
         if not min(first, last) <= t <= max(first, last):
             expected = f"times between {first!r} and {last!r}"
-            raise OptionError("save", got=f"t = {t!r}", expected=expected, fix="Leave it out, or extend times.")
+            raise OptionError(argument, got=f"t = {t!r}", expected=expected, fix="Leave it out, or extend times.")
     merged = sorted({*problem.times, *wanted}, reverse=last < first)
-    return replace(problem, times=check_times(merged, argument="times and save"))
+    return replace(problem, times=check_times(merged, argument=f"times and {argument}"))

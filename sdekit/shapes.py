@@ -14,6 +14,7 @@ from sdekit.errors import InterfaceError, OptionError, ShapeError
 
 __all__ = [
     "as_float64",
+    "beside",
     "check_dtype",
     "check_state",
     "compute_dtype",
@@ -110,6 +111,12 @@ def expand_time(t: float | Tensor, x: Tensor) -> Tensor:
 def time_like(t: float | Tensor, x: Tensor) -> Tensor:
     """The time that user code receives: broadcasts against x, in x's dtype but at least float32."""
     return expand_time(t, x).to(compute_dtype(x.dtype))
+
+
+def beside(t: float, towards: float, dtype: torch.dtype) -> float:
+    """The number next to t on the way to another time, as the functions of a state of this dtype are given times."""
+    kind = compute_dtype(dtype)
+    return float(torch.nextafter(torch.tensor(t, dtype=kind), torch.tensor(towards, dtype=kind)))
 
 
 def uninitialised_like(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sdekit.brownian import BrownianPath
-from sdekit.control import FlowField, adapt, adapt_sde
+from sdekit.control import adapt_sde
 from sdekit.errors import InterfaceError, NonFiniteError, OptionError, UnknownNameError, suggest
 from sdekit.execute import compile_plan, execute
 from sdekit.gradients import run_steps, with_gradients
@@ -59,6 +59,7 @@ def solve(
     gradients: str = "direct",
     dense: bool = False,
     event: Callable[[Tensor, Tensor], Tensor] | None = None,
+    step_times: Sequence[float] | Tensor | None = None,
     jump_times: Sequence[float] | Tensor | None = None,
     callback: Callable[[StepInfo], Any] | None = None,
     progress: Any = None,
@@ -92,11 +93,17 @@ def solve(
         gradients: "direct", through all operations; "checkpoint", with the same bits and the memory of about sqrt(N) of
             N fixed steps (of a plan: of no network call), for one more evaluation; or "adjoint", by solving back, where
             the solver can: see `sdekit.gradients`.
-        dense: for adaptive solves of an ODE: the solution has states at any time, see `Solution.at`.
-        event: for those: a function event(t, x) with one value (B,) for each sample, t as the drift gets it. A sample
-            ends where its value changes sign between the ends of a step, located on the dense output; its status is
-            EVENT, its state and `event_t` those of the event.
-        jump_times: for those: times at which the drift jumps. Steps end there, and no slope is asked for across.
+        dense: for adaptive solves of an ODE or of a model's flow: the solution has states at any time, see
+            `Solution.at`.
+        event: for those: a function event(t, x) with one value for each sample, t as the drift gets it; it is asked of
+            some of the samples at a time. A sample ends where its value changes sign between the ends of a step,
+            located on the dense output; its status is EVENT, its state and `event_t` those of the event, and what was
+            to be saved later is NaN.
+        step_times: for adaptive solves: times on which steps end exactly, beside those of `times`, and which are not
+            saved.
+        jump_times: for adaptive solves, of SDEs too: times at which the drift or the diffusion jumps. Steps end there.
+            No function is called across within a step: what is asked for at a jump is asked for at the number next to
+            it, in the dtype of the times that it is given, on the side on which the step lies.
         callback: called with a `StepInfo` after each step; returning True stops.
         progress: True for a progress bar, or an object with update(n).
         **conditioning: passed to the network at every call.
@@ -110,7 +117,6 @@ def solve(
     """
     problem = prepare(dynamics, times, solver, steps=steps, rtol=rtol, atol=atol, max_nfe=max_nfe)
     check_state(x)
-    problem = check_noise(problem, x)
     if problem.tolerance is not None:
         check_tolerance(problem.tolerance, x.dtype)
         problem = with_saved(problem, save)
@@ -120,8 +126,9 @@ def solve(
     _check_callable("callback", callback)
     _check_conditioning(problem, conditioning)
     kept = [problem.times[i] for i in _saved_indices(save, problem.times)]
-    problem, wishes = with_wishes(problem, dense, event, jump_times)
+    problem, wishes = with_wishes(problem, dense, event, jump_times, step_times)
     saved = [problem.times.index(t) for t in kept]
+    problem = check_noise(problem, x)
     if problem.plan is not None and problem.model is not None:
         for coefficient in compile_plan(problem.plan, problem.model).shaped:
             check_fits(coefficient, tuple(x.shape[1:]))
@@ -154,7 +161,7 @@ def solve(
             # One flag was read at the end: run again, with the same noise, to say where it began.
             run("full", False)
         raise
-    provenance = _provenance(problem, x, key, noise if problem.stochastic else None, checks)
+    provenance = _provenance(problem, wishes, x, key, noise if problem.stochastic else None, checks)
     return _solution(problem, x, result, monitor, saved, provenance)
 
 
@@ -302,13 +309,11 @@ def _adapt(
             path,
             monitor,
             order=problem.order,
+            jumps=wishes.jumps,
             controller=getattr(method, "filter", None) or as_controller("pi"),
             **options,
         )
-    if problem.model is not None:
-        field = FlowField(problem.model, x, problem.times, method.adaptive_clock, conditioning)
-        return adapt(field, method, x, problem.times, monitor, **options)
-    return adapt_ode(problem, wishes, x, monitor, **options)
+    return adapt_ode(problem, wishes, x, monitor, conditioning, **options)
 
 
 def _adaptive_solution(
@@ -365,13 +370,16 @@ def _solution(
     )
 
 
-def _provenance(problem: Problem, x: Tensor, key: int | None, noise: Any, checks: str) -> dict[str, Any]:
+def _provenance(
+    problem: Problem, wishes: Wishes, x: Tensor, key: int | None, noise: Any, checks: str
+) -> dict[str, Any]:
     solver = problem.plan.solver if problem.plan is not None else problem.solver.label if problem.solver else ""
     return {
         "solver": solver,
         "dynamics": repr(problem.dynamics if problem.model is None else problem.model),
         "times": list(problem.times),
         "rtol, atol": problem.tolerance,
+        "jump_times": sorted(wishes.jumps),
         "seed": key,
         "noise": noise if noise is None or isinstance(noise, str) else repr(noise),
         "checks": checks,

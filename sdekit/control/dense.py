@@ -6,6 +6,8 @@ theta, and x(theta) and its derivative are continuous from step to step (Hairer,
 Differential Equations I, II.6); what is left free makes the errors of the next order least. The highest order for which
 there are such is taken: 3 for bosh3 (there it is the cubic of Hermite), 4 for rk45 and tsit5, 6 for dop853. No slope is
 asked for beside the step's.
+
+The flow of a model is integrated in another variable and another scale: there x is what is integrated.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sdekit.control.fields import Field
+from sdekit.control.nodes import Nodes
 from sdekit.errors import OptionError
 
 __all__ = ["Dense", "Extension", "evaluate", "extension_of"]
@@ -141,6 +145,29 @@ def _weight(tree: Tree, a: np.ndarray) -> np.ndarray:
     return out
 
 
+class _Piece(NamedTuple):
+    """Accepted steps of samples `rows`, between the times `since` and `until`; u, width and x are those of the field.
+
+    `since` is where the samples' steps before ended, from which a jump may lie between; `until` where the solution
+    ends, within the last step of a sample. x is what is integrated, at the start of the steps.
+    """
+
+    rows: np.ndarray
+    since: np.ndarray
+    until: np.ndarray
+    u: np.ndarray
+    width: np.ndarray
+    x: Tensor
+    polynomial: list[Tensor]
+    field: Field
+
+    def at(self, which: np.ndarray, t: np.ndarray) -> Tensor:
+        """The states of some of them, by position, at times (n,)."""
+        u, scale = self.field.place(t)
+        theta = np.clip((u - self.u[which]) / self.width[which], 0.0, 1.0)
+        return evaluate(self.x, self.polynomial, which, theta, scale)
+
+
 class Dense:
     """The solution at any time of an adaptive solve, for each sample by its own steps.
 
@@ -150,18 +177,16 @@ class Dense:
 
     def __init__(self, extension: Extension, x: Tensor, times: list[float]) -> None:
         self.extension, self.order, self.start, self.ends = extension, extension.order, x, (times[0], times[-1])
-        self._pieces: list[tuple[Tensor, list[Tensor]]] = []
-        self._index: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self._pieces: list[_Piece] = []
 
-    def add(self, rows: np.ndarray, t0: np.ndarray, t1: np.ndarray, x: Tensor, polynomial: list[Tensor]) -> None:
-        """The accepted steps of samples `rows` (n,), from t0 to t1 (n,)."""
-        self._pieces.append((x, polynomial))
-        self._index.append((rows, t0, t1.copy(), t1 - t0))
+    def add(self, *piece: Any) -> None:
+        """Accepted steps: what `_Piece` holds."""
+        self._pieces.append(_Piece(*piece))
 
     def cut(self, which: np.ndarray, when: np.ndarray) -> None:
         """The solutions of some samples end at these times, inside their last step."""
-        rows, _, t1, _ = self._index[-1]
-        t1[np.searchsorted(rows, which)] = when
+        last = self._pieces[-1]
+        last.until[np.searchsorted(last.rows, which)] = when
 
     def at(self, t: Any) -> Tensor:
         """The states at a time, or at a time for each sample. Raises OptionError outside what a sample has reached."""
@@ -174,14 +199,14 @@ class Dense:
         out: list[Tensor] = [self.start[:0]]
         order: list[np.ndarray] = []
         left = np.ones(batch, dtype=bool)
-        for (rows, t0, t1, length), (x, polynomial) in zip(self._index, self._pieces, strict=True):
-            time = wanted[rows]
-            inside = left[rows] & (np.minimum(t0, t1) <= time) & (time <= np.maximum(t0, t1))
-            if inside.any():
-                left[rows[inside]] = False
-                order.append(rows[inside])
-                theta = (time[inside] - t0[inside]) / length[inside]
-                out.append(evaluate(x, polynomial, np.flatnonzero(inside), theta).to(self.start.dtype))
+        for piece in self._pieces:
+            rows, time = piece.rows, wanted[piece.rows]
+            low, high = np.minimum(piece.since, piece.until), np.maximum(piece.since, piece.until)
+            which = np.flatnonzero(left[rows] & (low <= time) & (time <= high))
+            if len(which):
+                left[rows[which]] = False
+                order.append(rows[which])
+                out.append(piece.at(which, time[which]).to(self.start.dtype))
         if left.any():
             row = int(np.flatnonzero(left)[0])
             raise OptionError(
@@ -195,11 +220,14 @@ class Dense:
         return torch.cat(out)[torch.from_numpy(np.argsort(np.concatenate(order))).to(self.start.device)]
 
 
-def evaluate(x: Tensor, polynomial: list[Tensor], at: np.ndarray, theta: np.ndarray) -> Tensor:
-    """x(theta) for some of the samples of a piece."""
+def evaluate(
+    x: Tensor, polynomial: list[Tensor], at: np.ndarray, theta: np.ndarray, scale: np.ndarray | None
+) -> Tensor:
+    """scale x(theta) for some of the samples of a piece; scale (n,), or None for 1."""
     rows = torch.from_numpy(at).to(x.device)
-    place = torch.from_numpy(theta).to(x.device, x.dtype).view(-1, *(1,) * (x.ndim - 1))
+    place = Nodes.tensor(theta, x)
     total = torch.zeros_like(x.index_select(0, rows))
     for coefficient in reversed(polynomial):
         total = (total + coefficient.index_select(0, rows)) * place
-    return x.index_select(0, rows) + total
+    found = x.index_select(0, rows) + total
+    return found if scale is None else found * Nodes.tensor(scale, x)

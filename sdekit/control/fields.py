@@ -92,6 +92,10 @@ class ODEField:
         """t, of any shape."""
         return self.sign * np.asarray(u)
 
+    def place(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """u at times, and the scale there: x is the scale times what is integrated; None where it is 1."""
+        return self.sign * t, None
+
     def take(self, call: Any, rows: Tensor) -> Any:
         """What to pass on for some of the rows."""
         return call[rows]
@@ -226,6 +230,10 @@ class FlowField:
         """t, of any shape."""
         t = self.clock.time(self.process, self.sign * np.asarray(u))
         return np.minimum(np.maximum(t, self.low), self.high)
+
+    def place(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """u at times, and the scale there: x is the scale times what is integrated."""
+        return self.sign * self.clock.value(self.process, t), self.clock.slope(self._schedules(t))[0]
 
     def take(self, call: Any, rows: Tensor) -> Any:
         """What to pass on for some of the rows."""

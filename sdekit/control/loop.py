@@ -49,6 +49,7 @@ def adapt(
     callback: Callable[[StepInfo], Any] | None = None,
     advance: Callable[[int], Any] | None = None,
     observer: Observer | None = None,
+    done: np.ndarray | None = None,
 ) -> AdaptiveRun:
     """Solve from times[0] to times[-1], landing on each time between.
 
@@ -58,11 +59,13 @@ def adapt(
         limit: how many calls may be made for one sample.
         save: indices of the times whose states are kept.
         observer: sees the accepted steps, and may end samples inside them.
+        done: (B,), samples that have ended before, and stay where they are.
 
     Raises:
         UnfinishedError, NonFiniteError: where a sample fails, unless the monitor masks.
     """
     loop = _Loop(field, method, x, times, monitor, rtol, atol, limit, observer)
+    loop.done = done
     return loop.solve(frozenset(save), callback, advance)
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from sdekit.control.dense import Dense, Extension, evaluate
+from sdekit.control.fields import Field
+from sdekit.control.nodes import Nodes
 from sdekit.errors import InterfaceError, ModelOutputError, NonFiniteError
 from sdekit.shapes import time_like
 
@@ -33,13 +35,17 @@ class Observer:
     Attributes:
         dense: the record.
         event_t: (B,), float64, the time of each sample's event, NaN where there was none.
+        field: what is integrated; to be set before the first step, and where another takes its place.
     """
+
+    field: Field
 
     def __init__(self, extension: Extension, x: Tensor, times: list[float], event: Event | None, keep: bool) -> None:
         self.extension, self.event, self.keep = extension, event, keep
         self.dense = Dense(extension, x, times)
         self.event_t = np.full(len(x), np.nan)
-        self._before = None if event is None else self._values(np.full(len(x), times[0]), x)
+        self._reached = np.full(len(x), times[0])
+        self._before = None if event is None else self._values(self._reached, x)
 
     def see(
         self,
@@ -54,55 +60,65 @@ class Observer:
         """Steps of samples `rows` from t0 to t1. Which of them end inside (n,), and their states there; None if none.
 
         Args:
-            slopes: of the stages, and at the new states.
+            slopes: of the stages, and at the new states, as the field gives them.
         """
         if not accepted.any():
             return None
         index = torch.from_numpy(np.flatnonzero(accepted)).to(x.device)
-        rows, start, end = rows[accepted], t0[accepted], t1[accepted]
-        base = x.index_select(0, index)
-        gain = torch.from_numpy(end - start).to(x.device, x.dtype).view(-1, *(1,) * (x.ndim - 1))
+        rows, end = rows[accepted], t1[accepted]
+        (start, scale), (stop, _) = self.field.place(t0[accepted]), self.field.place(end)
+        base, width = x.index_select(0, index), stop - start
+        if scale is not None:
+            base = base / Nodes.tensor(scale, base)
+        gain = Nodes.tensor(self.field.sign * width, x)
         polynomial = self.extension.polynomial([k.index_select(0, index) for k in slopes], gain)
         if self.keep:
-            self.dense.add(rows, start, end, base, polynomial)
+            since = self._reached[rows]
+            self.dense.add(rows, since, end.copy(), start, width, base, polynomial, self.field)
+        self._reached[rows] = end
         if self.event is None or self._before is None:
             return None
         after = self._values(end, new.index_select(0, index))
         before = self._before[rows]
         self._before[rows] = after
-        crossed = (before != 0) & (np.sign(before) != np.sign(after))
-        if not crossed.any():
+        crossed = np.flatnonzero((before != 0) & (np.sign(before) != np.sign(after)))
+        if not len(crossed):
             return None
-        theta = self._locate(np.flatnonzero(crossed), before[crossed], start, end, base, polynomial)
-        when = start[crossed] + theta * (end - start)[crossed]
+        theta, when, states = self._locate(crossed, before[crossed], start, width, base, polynomial)
+        when = np.where(theta == 1, end[crossed], when)
         self.event_t[rows[crossed]] = when
         if self.keep:
             self.dense.cut(rows[crossed], when)
         fired = np.zeros(len(accepted), dtype=bool)
         fired[np.flatnonzero(accepted)[crossed]] = True
-        return fired, evaluate(base, polynomial, np.flatnonzero(crossed), theta)
+        return fired, states
 
     def _locate(
         self,
         at: np.ndarray,
         before: np.ndarray,
         start: np.ndarray,
-        end: np.ndarray,
+        width: np.ndarray,
         base: Tensor,
         polynomial: list[Tensor],
-    ) -> np.ndarray:
-        """Where in (0, 1] the sign has changed, by bisection; the end of the last bracket, past the event."""
+    ) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """Where in (0, 1] the sign has changed, the times and states there, by bisection: ends of the last brackets."""
         low, high = np.zeros(len(at)), np.ones(len(at))
-        length, size = end[at] - start[at], np.maximum(np.abs(start[at]), np.abs(end[at]))
+        width, size = width[at], np.maximum(np.abs(start[at]), np.abs(start[at] + width[at]))
+
+        def there(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor]:
+            t = self.field.times(start[at] + theta * width)
+            return theta, t, evaluate(base, polynomial, at, theta, self.field.place(t)[1])
+
         with torch.no_grad():
             for _ in range(_HALVINGS):
-                if ((high - low) * np.abs(length) <= _CLOSE * np.maximum(size, np.abs(length))).all():
+                if ((high - low) * width <= _CLOSE * np.maximum(size, width)).all():
                     break
                 middle = 0.5 * (low + high)
-                values = self._values(start[at] + middle * length, evaluate(base, polynomial, at, middle))
-                same = np.sign(values) == np.sign(before)
+                _, t, states = there(middle)
+                same = np.sign(self._values(t, states)) == np.sign(before)
                 low, high = np.where(same, middle, low), np.where(same, high, middle)
-        return high
+        return there(high)
 
     def _values(self, t: np.ndarray, x: Tensor) -> np.ndarray:
         """The event function, checked. Raises InterfaceError, ModelOutputError or NonFiniteError."""

@@ -6,14 +6,13 @@ import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sdekit.control.fields import Field
 from sdekit.control.loop import adapt
 from sdekit.monitor import Monitor
-from sdekit.shapes import compute_dtype
+from sdekit.shapes import beside
 from sdekit.solution import AdaptiveRun, Status
 
 __all__ = ["adapt_in_pieces"]
@@ -42,13 +41,15 @@ def adapt_in_pieces(
     for first, end in itertools.pairwise(cuts):
         inner = list(times[first : end + 1])
         if times[first] in jumps:
-            inner[0] = _beside(times[first], times[-1], x.dtype)
+            inner[0] = beside(times[first], times[-1], x.dtype)
         if times[end] in jumps:
-            inner[-1] = _beside(times[end], times[0], x.dtype)
+            inner[-1] = beside(times[end], times[0], x.dtype)
         state = x if total is None else total.x
         left = limit if total is None else max(1, limit - int(total.nfe.max()) if len(x) else limit)
         kept = {i - first for i in save if (first < i <= end) or i == first == 0}
-        run = adapt(make_field(state, inner), method, state, inner, monitor, limit=left, save=kept, **options)
+        done = None if total is None else (total.status != int(Status.SUCCESS)).numpy()
+        field = make_field(state, inner)
+        run = adapt(field, method, state, inner, monitor, limit=left, save=kept, done=done, **options)
         saved = {i + first: state for i, state in run.saved.items()}
         total = run if total is None else _joined(total, run)
         total.saved = {**total.saved, **saved} if first else saved
@@ -59,12 +60,9 @@ def adapt_in_pieces(
     )
 
 
-def _beside(t: float, towards: float, dtype: torch.dtype) -> float:
-    """The number next to t on the way to another time, as the drift is given times."""
-    number = np.float32 if compute_dtype(dtype) is torch.float32 else np.float64
-    return float(np.nextafter(number(t), number(towards)))
-
-
 def _joined(a: AdaptiveRun, b: AdaptiveRun) -> AdaptiveRun:
-    status = torch.where(a.status == int(Status.SUCCESS), b.status, a.status)
-    return AdaptiveRun(b.x, a.saved, a.nfe + b.nfe, a.steps + b.steps, a.rejected + b.rejected, status)
+    """What `b` gives for the samples that `a` has brought to its end, and `a` for those that ended in it."""
+    on = a.status == int(Status.SUCCESS)
+    x = torch.where(on.view(-1, *(1,) * (a.x.ndim - 1)).to(a.x.device), b.x, a.x)
+    status = torch.where(on, b.status, a.status)
+    return AdaptiveRun(x, a.saved, a.nfe + b.nfe, a.steps + b.steps, a.rejected + b.rejected, status)

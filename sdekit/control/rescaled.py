@@ -27,10 +27,11 @@ class Rescaled(SDE):
     Args:
         sde: solved in the direction of h, in the calculus of the stepper.
         t0, t1: the ends of the steps, (n, 1, ..., 1), float64.
+        limits: between which times drift and diffusion may be called, of the same shape; None for any.
     """
 
-    def __init__(self, sde: SDE, t0: Tensor, t1: Tensor) -> None:
-        self.sde, self.t0, self.t1, self.h = sde, t0, t1, t1 - t0
+    def __init__(self, sde: SDE, t0: Tensor, t1: Tensor, limits: tuple[Tensor, Tensor] | None = None) -> None:
+        self.sde, self.t0, self.t1, self.h, self.limits = sde, t0, t1, t1 - t0, limits
         self.noise_type, self.sde_type = sde.noise_type, sde.sde_type
         self.additive, self.commutative = sde.additive, sde.commutative
         self.root = self.h.abs().sqrt()
@@ -50,7 +51,8 @@ class Rescaled(SDE):
 
     def _time(self, t: Tensor, x: Tensor) -> Tensor:
         s = t.to(self.h.dtype)
-        return torch.where(s == 1, self.t1, self.t0 + self.h * s).to(t.dtype)
+        time = torch.where(s == 1, self.t1, self.t0 + self.h * s).to(t.dtype)
+        return time if self.limits is None else time.clamp(*(limit.to(t.dtype) for limit in self.limits))
 
     def _by_root(self, out: Any, x: Tensor) -> Tensor:
         out = check_diffusion(out, x, self.noise_type)

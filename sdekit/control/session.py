@@ -30,6 +30,8 @@ class Session(ABC):
 
     active: Active
     what = "with adaptive steps"
+    done: np.ndarray | None = None
+    """(B,), samples that have ended before: they take no steps."""
 
     def __init__(self, x: Tensor, times: Sequence[float], monitor: Monitor, limit: int) -> None:
         self.times, self.last, self.monitor, self.limit = times, len(times) - 1, monitor, limit
@@ -85,12 +87,16 @@ class Session(ABC):
         return run
 
     def enter(self, save: frozenset[int]) -> None:
-        """The start, without samples that are not finite."""
+        """The start, without samples that are not finite or have ended before."""
         if 0 in save:
             self.results.reach(0, self.active.rows, self.active.x)
         known = self.monitor.failed.cpu().numpy()
         if known.any():
             self.results.status[known] = int(Status.NON_FINITE)
+        if self.done is not None:
+            self.results.status[self.done] = int(Status.EVENT)
+            known = known | self.done
+        if known.any():
             self.drop(known)
 
     def _steps(
@@ -133,8 +139,14 @@ class Session(ABC):
         error.add_note(f"raised in attempt {self.attempts}{span}, of a sdekit solve {self.what}")
 
     def _check_end(self, run: AdaptiveRun) -> None:
-        """What is returned, in the dtype in which it is returned: half precisions overflow there."""
+        """What is returned, in the dtype in which it is returned: half precisions overflow there.
+
+        A sample that has ended before has no state at later times: NaN, which is no failure.
+        """
+        over = (run.status == int(Status.EVENT)).to(run.x.device).view(-1, *(1,) * (run.x.ndim - 1))
         for goal, x in {**run.saved, self.last: run.x}.items():
+            if goal != self.last or self.done is not None:
+                x = torch.where(over, torch.zeros_like(x), x)
             try:
                 self.monitor.state(x, self.attempts, self.times[goal])
             except NonFiniteError as error:

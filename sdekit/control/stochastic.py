@@ -11,6 +11,7 @@ its length; the two are then what is kept.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ from sdekit.increments import Increments
 from sdekit.integrate import Dynamics, checked_step
 from sdekit.monitor import Monitor
 from sdekit.sde import SDE
-from sdekit.shapes import compute_dtype
+from sdekit.shapes import beside, compute_dtype
 from sdekit.solution import AdaptiveRun, Status, StepInfo
 
 __all__ = ["adapt_sde"]
@@ -65,6 +66,7 @@ def adapt_sde(
     order: float,
     controller: Any,
     limit: int,
+    jumps: Collection[float] = (),
     save: Collection[int] = (),
     callback: Callable[[StepInfo], Any] | None = None,
     advance: Callable[[int], Any] | None = None,
@@ -78,6 +80,7 @@ def adapt_sde(
         order: the strong order of the stepper on this noise, at least 1.
         controller: see `sdekit.solvers.controller`.
         limit: how many drift calls may be made for one sample.
+        jumps: those of `times` at which drift or diffusion jumps; they are called at the numbers next to it instead.
         save: indices of the times whose states are kept.
 
     Raises:
@@ -85,6 +88,8 @@ def adapt_sde(
     """
     norm = Norm(rtol, atol, x.to(compute_dtype(x.dtype)))
     loop = _Loop(sde, stepper, x, times, path, monitor, norm, order, controller, limit)
+    if jumps:
+        loop.sides = _sides(times, jumps, x.dtype)
     return loop.solve(frozenset(save), callback, advance)
 
 
@@ -93,6 +98,8 @@ class _Loop(Session):
 
     active: _Walkers
     what = "of an SDE with adaptive steps"
+    sides: np.ndarray | None = None
+    """(2, times): for the way to each time, where functions are called at its two ends; None where nothing jumps."""
 
     def __init__(
         self,
@@ -143,9 +150,10 @@ class _Loop(Session):
         with torch.no_grad(), np.errstate(divide="ignore", invalid="ignore"):
             size = np.maximum(self.norm(a.x, a.x, a.x), 1.0) * _FIRST
             try:
-                drift = self.calls.drift(self.times[0], a.x)
+                t = self.times[0] if self.sides is None else float(self.sides[0, 1])
+                drift = self.calls.drift(t, a.x)
                 one = torch.ones(len(a), *self.noise_shape, dtype=a.x.dtype, device=a.x.device)
-                noise = self.calls.diffuse(self.times[0], a.x, one)
+                noise = self.calls.diffuse(t, a.x, one)
                 h = np.minimum(size / self.norm(drift, a.x, a.x), (size / self.norm(noise, a.x, a.x)) ** 2)
             except OutOfDomain:
                 h = whole / 64  # the samples that it names are told apart in the first step
@@ -230,7 +238,7 @@ class _Loop(Session):
         increments = Increments(w, areas[0] if self.area else None, areas[1] if self.moments == 3 else None)
         shape = (-1, *(1,) * (x.ndim - 1))
         calls = Dynamics(
-            Rescaled(self.sde, s.reshape(shape), t.reshape(shape)),
+            Rescaled(self.sde, s.reshape(shape), t.reshape(shape), self.limits(rows, shape)),
             x.new_zeros(0, dtype=self.dtype),
             self.calls.monitor,
             self.limit + 1,
@@ -244,6 +252,14 @@ class _Loop(Session):
         finally:
             self.made += calls.calls
         return new, estimate
+
+    def limits(self, rows: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
+        """Between which times the functions of samples `rows` may be called."""
+        if self.sides is None:
+            return None
+        goal = self.active.goal[np.searchsorted(self.active.rows, rows.cpu().numpy())]
+        sides = torch.from_numpy(self.sides[:, goal]).to(rows.device)
+        return sides.amin(0).reshape(shape), sides.amax(0).reshape(shape)
 
     def proposed(self, error: np.ndarray, step: np.ndarray, accepted: np.ndarray) -> np.ndarray:
         """The factors of the next steps; none grows after a rejection."""
@@ -317,3 +333,11 @@ class _Loop(Session):
         a = self.active
         self.results.leave(a, a.under_way(), np.full(len(a), self.made), self.attempts)
         return self.results.run(self.last, save, a)
+
+
+def _sides(times: Sequence[float], jumps: Collection[float], dtype: torch.dtype) -> np.ndarray:
+    """As `_Loop.sides`."""
+    way = list(itertools.pairwise(times))
+    starts = [beside(a, b, dtype) if a in jumps else a for a, b in way]
+    ends = [beside(b, a, dtype) if b in jumps else b for a, b in way]
+    return np.array([[times[0], *starts], [times[0], *ends]])

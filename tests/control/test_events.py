@@ -89,7 +89,60 @@ def test_what_is_refused():
         run(lambda t, x: x)
     with pytest.raises(NonFiniteError):
         run(lambda t, x: x[:, 0] * torch.nan)
-    with pytest.raises(OptionError, match="jump"):
-        run(below(0.5), jump_times=[0.5])
     with pytest.raises(SolverMismatchError, match="event"):
         sdekit.solve(DECAY, X, [0.0, 1.0], "rk4", steps=4, event=below(0.5))
+
+
+@pytest.mark.parametrize("clock", ["theta", "rho", "lambda", "t"])
+@pytest.mark.parametrize("process", [sdekit.VP(), sdekit.EDM()], ids=["vp", "edm"])
+def test_on_the_flow_of_a_model_in_any_clock(process, clock):
+    """The flow of a Gaussian of variance v is x(t) = x(T) sqrt((a^2 v + s^2)(t) / (a^2 v + s^2)(T))."""
+    model, first, last = sdekit.targets.gaussian(torch.zeros(1), 0.25).under(process), process.t_max, process.t_min
+
+    def size(t: torch.Tensor) -> torch.Tensor:
+        return (process.alpha(t) ** 2 * 0.25 + process.sigma(t) ** 2).sqrt()
+
+    when = torch.tensor([0.3, 0.6], dtype=torch.float64)
+    level = float(size(when[0]))
+    unit = torch.tensor([[1.0], [level / float(size(when[1]))], [-1.0]], dtype=torch.float64)
+    x = unit * size(torch.tensor(first, dtype=torch.float64))
+
+    def event(t: Any, x: Any) -> Any:
+        assert t.shape in ((), (len(x), 1))
+        return x[:, 0] - level
+
+    solver = sdekit.solvers.get("rk45", adaptive_clock=clock)
+    s = sdekit.solve(model, x, (first, last), solver, rtol=1e-8, event=event, dense=True, save=[first, 0.8, 0.4, last])
+    assert s.event_t is not None and s.status.tolist() == [int(Status.EVENT)] * 2 + [0] and s.event_t[2].isnan()
+    torch.testing.assert_close(s.event_t[:2], when, rtol=0, atol=1e-6)
+    torch.testing.assert_close(s.x[:2], torch.full((2, 1), level, dtype=torch.float64), rtol=1e-9, atol=0)
+    torch.testing.assert_close(s.x[2], unit[2] * size(torch.tensor(last)), rtol=1e-6, atol=0)
+    for t in (0.9, 0.8, 0.65, first):
+        at = torch.tensor(t, dtype=torch.float64)
+        torch.testing.assert_close(s.at(t), unit * size(at), rtol=2e-6, atol=0)
+    assert s.t.tolist() == [first, 0.8, 0.4, last]
+    torch.testing.assert_close(s.xs[2, 0], unit[0] * size(torch.tensor(0.4)), rtol=1e-6, atol=0)
+    assert bool(s.xs[2, 1].isnan().all()) and bool(s.xs[3, :2].isfinite().all())  # what it had when it ended
+    with pytest.raises(OptionError, match="sample 0"):
+        s.at(0.1)
+
+
+def test_gradients_of_states_between_steps_of_a_flow():
+    process = sdekit.VP()
+    scale = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
+
+    def net(x: Any, t: Any) -> Any:
+        a, s = (f(t.double()).reshape(-1, 1) for f in (process.alpha, process.sigma))
+        return s * x / (a * a * scale + s * s)
+
+    x = torch.tensor([[1.0], [-0.5]], dtype=torch.float64)
+    s = sdekit.solve(sdekit.Model(net, process, "noise"), x, (1.0, 0.01), "tsit5", rtol=1e-9, dense=True)
+    (g,) = torch.autograd.grad(s.at(0.3).sum(), scale)
+
+    def exact(v: torch.Tensor) -> torch.Tensor:
+        ends = [torch.tensor(t, dtype=torch.float64) for t in (0.3, 1.0)]
+        late, early = ((process.alpha(t) ** 2 * v + process.sigma(t) ** 2).sqrt() for t in ends)
+        return (x * late / early).sum()
+
+    (truth,) = torch.autograd.grad(exact(scale), scale)
+    assert float(g) == pytest.approx(float(truth), rel=1e-5)
