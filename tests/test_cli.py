@@ -128,7 +128,7 @@ def test_status_of_a_run_is_that_of_the_command(status: int, monkeypatch: pytest
 
 
 REFUSED = [
-    (("bench", "run", "oders"), "Did you mean 'orders'?"),
+    (("bench", "run", "oders"), "Did you mean 'orders'"),
     (("bench", "run", "nowhere.toml"), "No such file"),
     (("bench", "run", "orders", "--only", "huen"), "'heun'"),
     (("bench", "run", "orders", "--only", "ddim", "--on", "rng, vp, uniform"), "'ring, vp, uniform'"),

@@ -12,6 +12,7 @@ from sdekit.affine import AffineSDE
 from sdekit.bench.cells import Cell, Named
 from sdekit.bench.faults import Faults
 from sdekit.bench.names import maker
+from sdekit.errors import InterfaceError, OptionError, SdekitError
 from sdekit.registry import check_options
 from sdekit.targets import GaussianMixture
 from sdekit.testing import OrderProblem
@@ -51,15 +52,33 @@ def check(cells: list[Cell]) -> None:
 
 @cache
 def _process(named: Named) -> AffineSDE:
-    return _make("process", named)
+    return _make("process", named, AffineSDE)
 
 
 @cache
 def _mixture(named: Named) -> GaussianMixture:
-    return _make("target", named)
+    return _make("target", named, GaussianMixture)
 
 
-def _make(kind: str, named: Named) -> Any:
+def _make(kind: str, named: Named, wanted: type) -> Any:
     make, options = maker(kind, named.make), dict(named.options)
     check_options(named.make, make, options)
-    return make(**options)
+    try:
+        made = make(**options)
+    except SdekitError:
+        raise
+    except Exception as error:  # it may be the user's own
+        raise OptionError(
+            "make",
+            got=f"{named.make}, which raises {type(error).__name__}: {error}",
+            expected=f"options that make a {kind}",
+            fix="Correct them, or the code.",
+        ) from error
+    if not isinstance(made, wanted):
+        raise InterfaceError(
+            "make",
+            got=f"{named.make}, which gives {type(made).__name__}",
+            expected=f"a {kind}: {wanted.__name__}",
+            fix="Derive it from that class.",
+        )
+    return made

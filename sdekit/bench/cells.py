@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdekit import solvers
-from sdekit.bench import names
+from sdekit.bench import names, plugins
 from sdekit.bench.faults import Faults
 from sdekit.bench.suite import Build, Suite
 from sdekit.errors import UnknownNameError, suggest
@@ -108,6 +108,7 @@ def _frozen(options: dict[str, Any]) -> Options:
 
 
 def _variant(solver: str, options: dict[str, Any]) -> Variant:
+    solver = plugins.solver_name(solver)
     solvers.get(solver, **options)
     name = solvers.info(solver).name
     return Variant(name, _frozen(options), label_of(name, _frozen(options)))

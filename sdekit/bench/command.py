@@ -18,6 +18,7 @@ from sdekit.bench import build, results, runner, summary, table
 from sdekit.bench.cells import Cell, expand
 from sdekit.bench.engines import Choice, default_workers
 from sdekit.bench.limits import Limits
+from sdekit.bench.plugins import NONE, Plugins, use
 from sdekit.bench.store import Store
 from sdekit.bench.suite import Suite, load
 
@@ -54,6 +55,7 @@ def run_suite(
     engine: str = "local",
     cell_seconds: float | None = None,
     cell_memory_mb: int | None = None,
+    plugins: Plugins = NONE,
     console: Console,
 ) -> int:
     """Measure a suite, print its table, write its files.
@@ -70,6 +72,7 @@ def run_suite(
         retry_failed: resume, and measure again what failed.
         engine: what makes the measurements, see `engines.ENGINES`.
         cell_seconds, cell_memory_mb: what one measurement may take; default what the suite says.
+        plugins: the user's own code: solvers to be measured too, and modules to which the suite may refer.
         console: where the table goes; progress goes to standard error.
 
     Returns:
@@ -81,6 +84,7 @@ def run_suite(
     # Here, so that a missing package shows before the measurements and not after them; on use, as it takes its time.
     from sdekit.bench import pictures, report
 
+    use(plugins)
     suite = load(name)
     limits = Limits(
         suite.cell_seconds if cell_seconds is None else cell_seconds,
@@ -97,7 +101,7 @@ def run_suite(
         _take_up(run, store, console, retry_failed)
     start = time.perf_counter()
     try:
-        _measure(run, store, choice)
+        _measure(run, store, choice, plugins)
         run.complete = True
     except KeyboardInterrupt:
         text = f"\nInterrupted after {len(run.found)} of {len(cells)} measurements; --resume measures the rest."
@@ -132,10 +136,10 @@ def _take_up(run: _Run, store: Store, console: Console, retry_failed: bool) -> N
         console.print(Text(f"Not used: {line}", style="yellow"), soft_wrap=True)
 
 
-def _measure(run: _Run, store: Store, choice: Choice) -> None:
+def _measure(run: _Run, store: Store, choice: Choice, plugins: Plugins) -> None:
     missing = [i for i in range(len(run.cells)) if i not in run.found]
     with _progress(len(missing)) as advance:
-        for j, result in runner.run([run.cells[i] for i in missing], run.suite.tolerance, choice, store):
+        for j, result in runner.run([run.cells[i] for i in missing], run.suite.tolerance, choice, store, plugins):
             run.found[missing[j]] = result
             advance(result)
 
@@ -157,7 +161,7 @@ def _write(run: _Run, out: Path, about: dict[str, Any]) -> tuple[list[summary.Li
 
 
 def _report(run: _Run, lines: list[summary.Line], written: list[Path], console: Console) -> int:
-    targets = list(dict.fromkeys(section.target for section in run.suite.work))
+    targets = [spot for where, spot in summary.work_spots(run.ordered).items() if where[2] != "own steps"]
     console.print(table.render(lines, targets, run.suite.table_calls, console.width))
     bad = summary.failures(lines)
     table.print_lines(console, bad)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sdekit.bench import plugins
 from sdekit.bench.cells import Cell
 from sdekit.bench.measure import described, measure
+from sdekit.bench.plugins import NONE, Plugins
 from sdekit.bench.store import made_by
 from sdekit.bench.workers import Outcome
 
@@ -19,10 +21,13 @@ class Job:
 
     cell: Cell
     tolerance: float
+    plugins: Plugins = NONE
 
 
 def do(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
     """The result of a job, and what it was made by: on a cluster that need not be this machine."""
+    plugins.use(job.plugins)
+    plugins.solver_name(job.cell.variant.solver)  # which an installed package may offer
     return measure(job.cell, job.tolerance), made_by(job.cell)
 
 

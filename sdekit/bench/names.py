@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sdekit import grids, processes, solvers, targets
+from sdekit.bench import plugins
 from sdekit.bench.faults import Faults, placed
 from sdekit.errors import SdekitError, UnknownNameError, suggest
 from sdekit.registry import check_options
@@ -33,9 +34,19 @@ def collect(suite: Any, faults: Faults) -> None:
 
 
 def maker(kind: str, name: str) -> Any:
-    """What makes a process or a target of this name. Raises UnknownNameError with near names."""
+    """What makes a process or a target of this name. Raises UnknownNameError with near names.
+
+    A reference such as "module:Name" is to code of the user, see `plugins`, where it is refused if nobody asked for it.
+    """
+    if plugins.is_reference(name):
+        return plugins.load(name)
     module, names = (processes, processes.__all__) if kind == "process" else (targets, TARGETS)
     known = {key: getattr(module, key) for key in names}
+    if kind == "process" and name not in known:
+        offered = plugins.entry_points("processes")
+        if name in offered:
+            return plugins.load_offered(offered[name])
+        known |= offered
     _check_known(kind, name, known, f"the name of a {kind} of sdekit")
     return known[name]
 
@@ -85,7 +96,7 @@ def _collect_choice(place: str, choice: Any, faults: Faults) -> None:
     options: Mapping[str, Any] = dict(choice.options)
     while hasattr(choice, "solver"):
         try:
-            solvers.get(choice.solver, **options)
+            solvers.get(plugins.solver_name(choice.solver), **options)
             return
         except SdekitError as error:
             wrong = [k for k in options if error.argument == k or error.argument.endswith(f"({k}=)")]

@@ -10,13 +10,14 @@ from sdekit.bench import engines
 from sdekit.bench.cells import Cell
 from sdekit.bench.engines import Choice
 from sdekit.bench.job import Job, do, row
+from sdekit.bench.plugins import NONE, Plugins
 from sdekit.bench.store import Store
 
 __all__ = ["run"]
 
 
 def run(
-    cells: list[Cell], tolerance: float, choice: Choice, store: Store | None = None
+    cells: list[Cell], tolerance: float, choice: Choice, store: Store | None = None, plugins: Plugins = NONE
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The index and the result of every cell, in the order in which they are finished.
 
@@ -26,6 +27,7 @@ def run(
 
     Args:
         choice: of an engine, with its workers and limits.
+        plugins: code of the user that cells need.
         store: where every result is kept as soon as it comes; None keeps nothing.
 
     Raises:
@@ -35,7 +37,7 @@ def run(
         return
     engine = engines.start(choice, do, min(choice.workers, len(cells)))
     try:
-        jobs = [Job(cell, tolerance) for cell in cells]
+        jobs = [Job(cell, tolerance, plugins) for cell in cells]
         for i in _mixed(len(cells)):
             engine.submit(i, jobs[i])
         for i, outcome in engine.finished():

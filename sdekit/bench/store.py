@@ -19,6 +19,7 @@ from sdekit import solvers
 from sdekit.bench.cells import Cell
 from sdekit.bench.files import canonical, digest, sealed, sweep, unsealed, write_atomically
 from sdekit.bench.limits import FAILURES
+from sdekit.bench.names import maker
 from sdekit.errors import OptionError, SdekitError
 
 __all__ = ["FORMAT", "Store", "Survey", "cpu_name", "made_by", "version_of"]
@@ -141,9 +142,10 @@ class Store:
 
 def made_by(cell: Cell) -> dict[str, Any]:
     """What else a number depends on: the code, the versions and the machine."""
-    cls = type(solvers.get(cell.variant.solver, **dict(cell.variant.options)))
-    module = cls.__module__
-    return {**_surroundings(), "plugin": None if module.partition(".")[0] == "sdekit" else _source_of(cls)}
+    makers = [type(solvers.get(cell.variant.solver, **dict(cell.variant.options)))]
+    makers += [maker("process", cell.process.make), maker("target", cell.target.make)]
+    own = [_source_of(made) for made in makers if made.__module__.partition(".")[0] != "sdekit"]
+    return {**_surroundings(), "plugin": digest(own) if own else None}
 
 
 def cpu_name() -> str:
@@ -211,8 +213,8 @@ def _code(top: Path) -> str:
 
 
 @cache
-def _source_of(cls: type) -> str:
-    """A digest of the file in which a solver from elsewhere is defined; its name where there is no file."""
+def _source_of(cls: Any) -> str:
+    """A digest of the file in which a class or function from elsewhere is defined; its name where there is no file."""
     try:
         source = Path(inspect.getfile(cls)).read_bytes()
     except (OSError, TypeError):

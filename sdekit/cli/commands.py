@@ -104,6 +104,16 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Use what an earlier run of the same code has finished.")
     ] = False,
+    solver: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:CLASS", help="Measure a solver of yours too; or path/to/file.py:CLASS. Repeatable."
+        ),
+    ] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE", help="A module, or file, whose code the suite may name. Repeatable."),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Resume, and measure again what failed.")
     ] = False,
@@ -124,6 +134,7 @@ def run(
     2 where the suite cannot be run as asked, 130 after Ctrl-C, which keeps what is finished.
     """
     from sdekit.bench.command import run_suite
+    from sdekit.bench.plugins import Plugins
 
     status = run_suite(
         suite,
@@ -136,6 +147,7 @@ def run(
         engine=engine,
         cell_seconds=cell_seconds,
         cell_memory_mb=cell_memory_mb,
+        plugins=Plugins(tuple(solver or ()), tuple(trust or ())),
         console=Console(),
     )
     if status:
