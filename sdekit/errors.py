@@ -11,6 +11,7 @@ __all__ = [
     "BackendError",
     "ConformanceError",
     "InterfaceError",
+    "MissingPackageError",
     "ModelOutputError",
     "NonFiniteError",
     "OptionError",
@@ -127,6 +128,10 @@ class UnfinishedError(SdekitError, ArithmeticError):
         super().__init__(
             f"solve ({cause})", got=f"{reason}: {where}", expected="steps that reach the last time", fix=fix
         )
+
+
+class MissingPackageError(SdekitError, ImportError):
+    """A package that is needed here is not installed; `fix` says how to install it."""
 
 
 class BackendError(SdekitError, RuntimeError):

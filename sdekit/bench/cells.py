@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdekit import solvers
-from sdekit.bench import names, plugins
+from sdekit.bench import names, peers, plugins
 from sdekit.bench.faults import Faults
-from sdekit.bench.suite import Build, Suite
+from sdekit.bench.suite import Build, Suite, Work
 from sdekit.errors import UnknownNameError, suggest
 from sdekit.solvers import PlanSolver
 
-__all__ = ["Cell", "Named", "Variant", "expand", "label_of", "runs_models"]
+__all__ = ["Cell", "Named", "Variant", "expand", "is_peer", "label_of", "runs_models"]
 
 Options = tuple[tuple[str, Any], ...]
 
@@ -47,6 +47,8 @@ class Cell:
         low, high: half-log-SNR at the start and at the end.
         counts: step counts of an order (None: those that fit the declared one); numbers of calls of the others.
         samples: how many starts the error is taken over.
+        stochasticity: of the problem, where it is not what the kind and the solver's name imply.
+        tolerances: in place of counts, for a solver that chooses its steps.
     """
 
     what: str
@@ -60,6 +62,16 @@ class Cell:
     counts: tuple[int, ...] | None
     samples: int
     seed: int
+    stochasticity: float | None = None
+    tolerances: tuple[float, ...] | None = None
+
+    @property
+    def label(self) -> str:
+        """The solver as tables show it."""
+        if self.tolerances is not None:
+            return f"{self.variant.label}, adaptive"
+        tau = "" if self.stochasticity is None else f", tau {self.stochasticity:g}"
+        return f"{self.variant.label}{tau}"
 
     @property
     def place(self) -> str:
@@ -84,10 +96,10 @@ def expand(suite: Suite, only: str | None = None, on: str | None = None) -> list
     faults.raise_any(f"the suite {suite.name!r}")
     processes, targets = _named(suite.processes), _named(suite.targets)
     variants = _variants(suite)
-    chosen = _matching(variants, only)
+    chosen = _matching(variants, only, _of_sections(suite))
     found = [
         *_order_cells(suite, chosen, processes, targets),
-        *_work_cells(suite, chosen, processes, targets),
+        *_work_cells(suite, variants, only, processes, targets),
         *_picture_cells(suite, only, processes, targets),
     ]
     return found if on is None else _placed(found, on)
@@ -131,12 +143,12 @@ def _variants(suite: Suite) -> list[Variant]:
     return sorted(unique, key=lambda v: v.solver)  # stable: a solver's variants stay in the suite's order
 
 
-def _matching(variants: list[Variant], only: str | None) -> list[Variant]:
+def _matching(variants: list[Variant], only: str | None, others: list[Variant]) -> list[Variant]:
     if only is None:
         return variants
     chosen = [v for v in variants if _matches(v, only)]
-    if not chosen:
-        known = [v.solver for v in variants]
+    if not chosen and not any(_matches(v, only) for v in others):
+        known = [v.solver for v in (*variants, *others)]
         raise UnknownNameError(
             "--only", got=repr(only), expected="a pattern that some solver matches", fix=suggest(only, known)
         )
@@ -182,24 +194,61 @@ def _order_cells(
 
 
 def _work_cells(
-    suite: Suite, variants: list[Variant], processes: dict[str, Named], targets: dict[str, Named]
+    suite: Suite,
+    variants: list[Variant],
+    only: str | None,
+    processes: dict[str, Named],
+    targets: dict[str, Named],
 ) -> Iterator[Cell]:
     for section in suite.work:
-        for variant in variants:
+        place = processes[section.process], targets[section.target]
+        for grid in [section.grid] if isinstance(section.grid, str) else section.grid:
             for kind in section.kinds:
-                if _declared(variant, kind) is not None:
-                    yield Cell(
-                        "work",
-                        kind,
-                        variant,
-                        processes[section.process],
-                        targets[section.target],
-                        section.grid,
-                        *section.half_log_snr,
-                        tuple(section.calls),
-                        section.samples,
-                        suite.seed,
-                    )
+                for variant, tau in _measured(section, variants, kind):
+                    if _matches(variant, only):
+                        yield _work_cell(suite, section, kind, variant, place, grid, stochasticity=tau)
+        for variant in _adaptive(section):
+            if _matches(variant, only):
+                tolerances = tuple(section.tolerances)
+                yield _work_cell(suite, section, "deterministic", variant, place, "own steps", tolerances=tolerances)
+
+
+def _work_cell(
+    suite: Suite, section: Work, kind: str, variant: Variant, place: tuple[Named, Named], grid: str, **more: Any
+) -> Cell:
+    counts = None if "tolerances" in more else tuple(section.calls)
+    return Cell("work", kind, variant, *place, grid, *section.half_log_snr, counts, section.samples, suite.seed, **more)
+
+
+def _measured(section: Work, variants: list[Variant], kind: str) -> Iterator[tuple[Variant, float | None]]:
+    """The solvers of a section that do this kind, each with its stochasticity where that is not the usual one."""
+    chosen = [_variant(c.solver, dict(c.options)) for c in section.solvers] if section.solvers else variants
+    for variant in chosen:
+        if section.stochasticity:
+            solver = solvers.get(variant.solver, **dict(variant.options))
+            # What a name implies cannot be asked for otherwise.
+            if kind == "weak" and isinstance(solver, PlanSolver) and solver.fixed_stochasticity is None:
+                yield from ((variant, tau) for tau in section.stochasticity)
+        elif _declared(variant, kind) is not None:
+            yield variant, None
+    for peer in peers.PEERS.values():
+        if peer.kind == kind and any(fnmatch.fnmatchcase(peer.name, pattern) for pattern in section.peers):
+            yield Variant(peer.name, (), peer.name), None
+
+
+def _adaptive(section: Work) -> list[Variant]:
+    return [_variant(c.solver, dict(c.options)) for c in section.adaptive] if section.tolerances else []
+
+
+def _of_sections(suite: Suite) -> list[Variant]:
+    """Solvers that single sections name."""
+    found = [v for section in suite.work for kind in section.kinds for v, _ in _measured(section, [], kind)]
+    return [*found, *(v for section in suite.work for v in _adaptive(section))]
+
+
+def is_peer(name: str) -> bool:
+    """Whether a cell's solver is another library's."""
+    return name in peers.PEERS
 
 
 def _picture_cells(

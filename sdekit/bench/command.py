@@ -55,6 +55,8 @@ def run_suite(
     engine: str = "local",
     cell_seconds: float | None = None,
     cell_memory_mb: int | None = None,
+    cluster: str | None = None,
+    gpus: float = 0.0,
     plugins: Plugins = NONE,
     console: Console,
 ) -> int:
@@ -72,6 +74,7 @@ def run_suite(
         retry_failed: resume, and measure again what failed.
         engine: what makes the measurements, see `engines.ENGINES`.
         cell_seconds, cell_memory_mb: what one measurement may take; default what the suite says.
+        cluster, gpus: for engines that are clusters, see `engines.Choice`.
         plugins: the user's own code: solvers to be measured too, and modules to which the suite may refer.
         console: where the table goes; progress goes to standard error.
 
@@ -90,7 +93,7 @@ def run_suite(
         suite.cell_seconds if cell_seconds is None else cell_seconds,
         suite.cell_memory_mb if cell_memory_mb is None else cell_memory_mb,
     )
-    choice = Choice(engine, default_workers() if workers is None else workers, limits)
+    choice = Choice(engine, default_workers() if workers is None else workers, limits, cluster, gpus)
     cells = expand(suite, only, on)
     build.check(cells)
     out = results.folder(Path("results") / suite.name if out is None else out)

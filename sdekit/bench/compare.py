@@ -104,7 +104,8 @@ def _of(result: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
         yield "order", None if failed else math.inf if result["exact"] else result["measured"]
     elif result["what"] == "work" and not failed:
         for point in result["points"]:
-            yield f"error at {point['budget']} calls", point["error"]
+            at = f"{point['budget']} calls" if point["budget"] else f"tolerance {point['tolerance']:g}"
+            yield f"error at {at}", point["error"]
 
 
 def _place(result: Mapping[str, Any]) -> str:

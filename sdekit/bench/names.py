@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sdekit import grids, processes, solvers, targets
 from sdekit.bench import plugins
 from sdekit.bench.faults import Faults, placed
+from sdekit.bench.peers import PEERS
 from sdekit.errors import SdekitError, UnknownNameError, suggest
 from sdekit.registry import check_options
 from sdekit.testing import FAMILIES
@@ -72,8 +74,14 @@ def _collect_section(place: str, section: Any, suite: Any, faults: Faults) -> No
         for where, name in _entries(f"{place}.{field}", getattr(section, field, ())):
             with faults.at(where):
                 _check_known(kind, name, {name} if names is None else set(names), f"a {kind} that the suite knows")
-    for i, choice in enumerate(getattr(section, "solvers", ())):
-        _collect_choice(f"{place}.solvers.{i}", choice, faults)
+    for field in ("solvers", "adaptive"):
+        for i, choice in enumerate(getattr(section, field, ())):
+            _collect_choice(f"{place}.{field}.{i}", choice, faults)
+    for i, pattern in enumerate(getattr(section, "peers", ())):
+        with faults.at(f"{place}.peers.{i}"):
+            if not fnmatch.filter(PEERS, pattern):
+                expected = "a pattern that some sampler of another library matches"
+                raise UnknownNameError("peer", got=repr(pattern), expected=expected, fix=suggest(pattern, PEERS))
 
 
 def _entries(place: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ __all__ = ["FILE", "FORMAT", "environment", "folder", "read_results", "write_res
 
 FILE = "results.json"
 FORMAT = "sdekit results 2"
-_NOT_NUMBERS = ("seconds", "trace")  # which differ from run to run, and from machine to machine
+_NOT_NUMBERS = ("seconds", "trace", "point_seconds")  # which differ from run to run, and from machine to machine
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "plotly")
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import sdekit
 from sdekit import solvers
-from sdekit.bench.cells import Cell
+from sdekit.bench import peers
+from sdekit.bench.cells import Cell, is_peer
 from sdekit.bench.files import canonical, digest, sealed, sweep, unsealed, write_atomically
 from sdekit.bench.limits import FAILURES
 from sdekit.bench.names import maker
@@ -28,7 +29,7 @@ FORMAT = "sdekit cell 1"
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 # Of the command line and of the benchmarks, only these can change a number.
 _DRAWING = ("cli", "bench")
-_MEASURING = ("bench/build.py", "bench/cells.py", "bench/measure.py")
+_MEASURING = ("bench/build.py", "bench/cells.py", "bench/measure.py", "bench/precision.py", "bench/peers/")
 
 
 @dataclass
@@ -142,6 +143,9 @@ class Store:
 
 def made_by(cell: Cell) -> dict[str, Any]:
     """What else a number depends on: the code, the versions and the machine."""
+    if is_peer(cell.variant.solver):
+        package = peers.get(cell.variant.solver).package
+        return {**_surroundings(), "plugin": f"{package} {version_of(package)}"}
     makers = [type(solvers.get(cell.variant.solver, **dict(cell.variant.options)))]
     makers += [maker("process", cell.process.make), maker("target", cell.target.make)]
     own = [_source_of(made) for made in makers if made.__module__.partition(".")[0] != "sdekit"]
@@ -207,7 +211,7 @@ def _code(top: Path) -> str:
     parts: list[str] = []
     for path in sorted(top.rglob("*.py")):
         name = path.relative_to(top).as_posix()
-        if name.partition("/")[0] not in _DRAWING or name in _MEASURING:
+        if name.partition("/")[0] not in _DRAWING or name.startswith(_MEASURING):
             parts += [name, hashlib.sha256(path.read_bytes()).hexdigest()]
     return digest(parts)
 

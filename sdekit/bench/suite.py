@@ -68,11 +68,24 @@ class Orders(_OnTarget):
 
 
 class Work(_OnTarget):
-    """Errors at given numbers of model calls."""
+    """Errors at given numbers of model calls, and at given tolerances.
+
+    Attributes:
+        grid: one, or several.
+        solvers: those to measure; all registered ones, with the suite's variants, where there are none.
+        peers: patterns of other libraries' samplers, such as "k-diffusion:*".
+        stochasticity: values of the reverse SDE's, for the solvers that take any; the exact law at each.
+        adaptive, tolerances: solvers that choose their steps, and the tolerances for them.
+    """
 
     process: str
-    grid: str
+    grid: str | Annotated[list[str], Field(min_length=1)]
     calls: Annotated[list[Steps], Field(min_length=1)]
+    solvers: list[Choice] = []
+    peers: list[str] = []
+    stochasticity: list[Annotated[float, Field(ge=0)]] = []
+    adaptive: list[Choice] = []
+    tolerances: list[Annotated[float, Field(gt=0, lt=1)]] = []
 
 
 class Picture(_OnTarget):

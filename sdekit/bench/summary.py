@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ABOVE", "Line", "failures", "summarise"]
+__all__ = ["ABOVE", "Line", "failures", "summarise", "work_spots"]
 
 ABOVE = 0.35
 """Measured so much above the declared order: the declaration may be too modest, or the problem too easy."""
@@ -21,8 +21,9 @@ class Line:
         measured: the least over processes, targets and grids; None where nothing was measured or all is exact.
         where: process, target and grid of that least one.
         count: how many orders were measured.
-        errors: by (target, number of calls).
+        errors: by where it is measured, see `work_spots`, and number of calls.
         failed: where measurements came to nothing, by their message.
+        skipped: why it was not measured at all, a package that is not installed for example.
     """
 
     solver: str
@@ -33,6 +34,7 @@ class Line:
     count: int = 0
     errors: dict[tuple[str, int], float | None] = field(default_factory=dict)
     failed: dict[str, list[str]] = field(default_factory=dict)
+    skipped: str = ""
     tolerance: float = 0.15
 
     @property
@@ -44,7 +46,9 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """ "holds", "above", "SHORT", "FAILED", or "" where no order was measured."""
+        """ "holds", "above", "SHORT", "FAILED", "skipped", or "" where no order was measured."""
+        if self.skipped:
+            return "skipped"
         if self.failed:
             return "FAILED"
         if self.short:
@@ -58,11 +62,16 @@ class Line:
 def summarise(results: Iterable[dict[str, Any]], tolerance: float, calls: Sequence[int]) -> list[Line]:
     """Lines in order of kind, declared order and name."""
     lines: dict[tuple[str, str], Line] = {}
+    results = list(results)
+    spots = work_spots(results)
     for result in results:
         if result["what"] == "picture" and result["status"] == "ok":
             continue
         key = (result["solver"], result["kind"])
         line = lines.setdefault(key, Line(*key, tolerance=tolerance))
+        if result["status"] == "skipped":
+            line.skipped = result["message"]
+            continue
         if result["status"] != "ok":
             line.failed.setdefault(result["message"], []).append(place(result))
             continue
@@ -71,9 +80,21 @@ def summarise(results: Iterable[dict[str, Any]], tolerance: float, calls: Sequen
             _add_order(line, result)
         else:
             line.errors |= {
-                (result["target"], p["budget"]): p["error"] for p in result["points"] if p["budget"] in calls
+                (spots[_where(result)], p["budget"]): p["error"] for p in result["points"] if p["budget"] in calls
             }
     return sorted(lines.values(), key=lambda v: (v.kind, v.declared or 0, v.solver))
+
+
+def work_spots(results: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], str]:
+    """What errors stand under, by target, process and grid: the target, where it is measured in one place alone."""
+    found = dict.fromkeys(_where(r) for r in results if r["what"] == "work")
+    grids = [where for where in found if where[2] != "own steps"]
+    alone = {t for t, *_ in grids if sum(other == t for other, *_ in grids) == 1}
+    return {w: w[0] if w[0] in alone and w in grids else ", ".join(w) for w in found}
+
+
+def _where(result: dict[str, Any]) -> tuple[str, str, str]:
+    return result["target"], result["process"], result["grid"]
 
 
 def place(result: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from sdekit.bench.summary import ABOVE, Line
 
 __all__ = ["print_lines", "render"]
 
-_STYLES = {"holds": "green", "above": "cyan", "SHORT": "bold red", "FAILED": "bold red", "": "dim"}
+_STYLES = {"holds": "green", "above": "cyan", "SHORT": "bold red", "FAILED": "bold red", "skipped": "dim", "": "dim"}
 _TITLES = {
     "deterministic": "Deterministic, against the exact probability flow",
     "weak": "Stochastic, exact laws on the Gaussian of the target's mean and covariance",

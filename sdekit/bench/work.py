@@ -35,7 +35,7 @@ def figure(results: Sequence[dict[str, Any]], target: str) -> Figure | None:
     axes = drawn.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axis, (kind, group) in zip(axes, panels, strict=True):
         of_kind = [r for r in found if r["kind"] == kind]
-        _panel(axis, group, sorted({p["budget"] for r in of_kind for p in r["points"]}))
+        _panel(axis, group, sorted({p["budget"] for r in of_kind for p in r["points"] if p["budget"] is not None}))
         orders = ", ".join(dict.fromkeys(f"{declared:g}" for _, declared, _ in group if declared is not None))
         axis.set_title(TITLES[kind] + (f"; declared order {orders}" if orders else ""), fontsize=11, loc="left")
     axes[-1].set_xlabel("model calls")

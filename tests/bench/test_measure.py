@@ -11,7 +11,7 @@ import torch
 
 import sdekit
 from sdekit import solvers
-from sdekit.bench import build, cells, measure
+from sdekit.bench import build, cells, measure, precision
 from sdekit.bench.cells import Cell
 from sdekit.bench.suite import load
 from sdekit.errors import OptionError
@@ -62,10 +62,10 @@ def test_budgets_are_used_up_and_never_passed(tiny: Path, label: str) -> None:
     given = build.problem(cell)
     method = solvers.get(label)
     for budget in (1, 3, 5, 12):
-        steps, calls = measure._within(method, given, cell, budget)
+        steps, calls = precision.within(method, given, cell, budget)
         assert calls <= budget
-        assert steps == 0 or calls == measure._calls(method, given, cell, steps)
-        assert measure._calls(method, given, cell, steps + 1) > budget
+        assert steps == 0 or calls == precision._calls(method, given, cell, steps)
+        assert precision._calls(method, given, cell, steps + 1) > budget
 
 
 def test_order_is_measured_again_where_steps_were_too_few(tiny: Path) -> None:

@@ -11,7 +11,7 @@ import sdekit
 from sdekit import targets
 from sdekit.bench import peers
 from sdekit.bench.peers import base
-from sdekit.errors import OptionError, UnknownNameError
+from sdekit.errors import MissingPackageError, OptionError, UnknownNameError
 
 EDM = sdekit.EDM()
 MIXTURE = targets.random_mixture(3, 4, 1, std=(0.3, 0.6)).under(EDM)
@@ -106,7 +106,7 @@ def test_each_law_converges(name):
 
 def test_what_is_missing_says_what_to_install(monkeypatch):
     monkeypatch.setattr(base, "installed", lambda package: None)
-    with pytest.raises(peers.PeerMissingError, match="pip install azula"):
+    with pytest.raises(MissingPackageError, match="pip install azula"):
         peers.get("azula:DDIM").require()
 
 

@@ -56,6 +56,8 @@ def test_every_field_of_a_cell_is_in_its_name(kept: Store, cell: Cell) -> None:
         "counts": (1, 2),
         "samples": 5,
         "seed": 1,
+        "stochasticity": 0.5,
+        "tolerances": (1e-3,),
     }
     assert set(others) == set(vars(cell))
     names = {kept.path(replace(cell, **{key: value}), 0.15) for key, value in others.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdekit import solvers
-from sdekit.bench import build, cells, measure
+from sdekit.bench import build, cells, precision
 from sdekit.bench.suite import Suite, available, load
 from sdekit.errors import OptionError, SdekitError, UnknownNameError
 
@@ -41,7 +41,7 @@ def test_what_a_solver_declares_it_can_plan() -> None:
         if cell.what == "order" and cell.grid == "uniform":
             method = solvers.get(cell.variant.solver, **dict(cell.variant.options))
             given = build.problem(cell)
-            measure._calls(method, given, cell, 8)
+            precision._calls(method, given, cell, 8)
 
 
 TYPOS = [

@@ -6,11 +6,11 @@ Those with names of their own in `sdekit.solvers`, of torchdiffeq, torchsde and 
 from __future__ import annotations
 
 from sdekit.bench.peers import azula, diffusers, kdiffusion
-from sdekit.bench.peers.base import Peer, PeerMissingError, Trial
+from sdekit.bench.peers.base import Peer, Trial
 from sdekit.bench.peers.laws import law_of
 from sdekit.errors import UnknownNameError, suggest
 
-__all__ = ["PEERS", "Peer", "PeerMissingError", "Trial", "get", "law_of"]
+__all__ = ["PEERS", "Peer", "Trial", "get", "law_of"]
 
 PEERS: dict[str, Peer] = {p.name: p for p in (*kdiffusion.PEERS, *diffusers.PEERS, *azula.PEERS)}
 

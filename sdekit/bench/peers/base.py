@@ -12,13 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdekit.errors import OptionError
+from sdekit.errors import MissingPackageError
 
-__all__ = ["Peer", "PeerMissingError", "Trial", "installed", "normals_from"]
-
-
-class PeerMissingError(OptionError):
-    """A package that is compared with is not installed."""
+__all__ = ["Peer", "Trial", "installed", "normals_from"]
 
 
 @dataclass
@@ -68,10 +64,10 @@ class Peer:
     note: str = ""
 
     def require(self) -> str:
-        """The package's version. Raises PeerMissingError, which says how to install it."""
+        """The package's version. Raises MissingPackageError, which says how to install it."""
         found = installed(self.package)
         if found is None:
-            raise PeerMissingError(
+            raise MissingPackageError(
                 "solver", got=self.name, expected=f"{self.package}, installed", fix=f"{self.install}."
             )
         return found
