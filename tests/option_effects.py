@@ -85,7 +85,10 @@ EFFECTS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("dpmpp_sde", "r1"): ({"r1": 0.3}, {}),
     **{
         (name, option): ({option: value}, {})
-        for name in ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
+        for name in (
+            *("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"),
+            "res_multistep_ancestral",
+        )
         for option, value in (("eta", 0.5), ("s_noise", 1.1))
     },
     # The single-step samplers.

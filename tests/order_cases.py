@@ -127,6 +127,7 @@ def _dpm_solvers() -> list[OrderCase]:
     cases += [_case("dpmpp_3m"), _case("dpmpp_3m", starter="single_step")]
     cases += [_case("dpmpp_3m", as_released=True, starter="single_step"), _case("dpmpp_3m", final_order=1)]
     cases += [_case("dpmpp_3m_sde", eta=0.0), _case("seeds_2", tau=0.0), _case("seeds_3", tau=0.0)]
+    cases += [_case("seeds_2", tau=0.0, r=1.0, second="exact"), _case("res_multistep_ancestral", eta=0.0)]
     cases += [_case("dpm_2_ancestral", eta=0.0), _case("er_sde", noise_scale="ode")]
     cases += [_case("er_sde", noise_scale="ode", order=p) for p in (1, 2)]
     # With more steps the terms of order 3, of the first steps, and of order 4 nearly cancel on some grids.
@@ -215,6 +216,8 @@ def _weak() -> list[OrderCase]:
     cases += [_case(n, "weak", **o) for n in ("euler_ancestral", "dpmpp_2s_ancestral") for o in ({}, {"eta": 0.5})]
     cases += [_case("dpmpp_sde", "weak", **o) for o in ({}, {"eta": 0.5}, {"r1": 0.3})]
     cases += [_case(n, "weak", tau) for n in _AREA for tau in (0.5, 1.0, FALLING)]
+    cases += [_case("res_multistep_ancestral", "weak", eta=eta) for eta in (1.0, 0.5)]
+    cases += [_case("seeds_2", "weak", tau, r=1.0, second="exact") for tau in (1.0, 0.5)]
     return cases + _kicked()
 
 
@@ -243,6 +246,7 @@ def _strong() -> list[OrderCase]:
     cases += [_case("exp_adams", "strong", 0.5, prediction="noise", order=3)]
     cases += [_case(n, "strong", tau) for n in ("euler_maruyama", "sra1", "shark") for tau in (1.0, FALLING)]
     cases += [_case("exp_sra", "strong", tau) for tau in (0.2, 0.5, 1.0)]
+    cases += [_case("res_multistep_ancestral", "strong", eta=eta) for eta in (1.0, 0.5)]
     cases += [_case(n, "strong", 1.0) for n in (*_WEAK_TWO, *_SPECIAL)]
     cases += [_case(n, "strong", 1.0) for n in (*_STEPPERS, *_SRK, "sosri")]
     return cases

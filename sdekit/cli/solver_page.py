@@ -78,10 +78,17 @@ def _row(info: SolverInfo) -> Iterator[str]:
     yield from _orders(info.order)
     yield str(info.nfe_per_step) + (" (steps of its own)" if info.adaptive else "")
     yield _output(solver)
-    yield (
-        " / ".join(_orders(solvers.get(info.name, as_released=True).declared)) if "as_released" in info.options else ""
-    )
+    yield _released(info)
     yield _summary(solver).replace("|", "\\|")
+
+
+def _released(info: SolverInfo) -> str:
+    """The orders with as_released=True, and the options beside which that changes anything."""
+    if "as_released" not in info.options:
+        return ""
+    company = solvers.get(info.name).released_with
+    found = " / ".join(_orders(solvers.get(info.name, as_released=True, **company).declared))
+    return found + (" with " + ", ".join(f"`{k}={v!r}`" for k, v in company.items()) if company else "")
 
 
 def _orders(order: Order) -> list[str]:

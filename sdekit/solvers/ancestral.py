@@ -30,7 +30,17 @@ from sdekit.solvers.dpm_solver import check_ratio, steps_with_inner, two_stage_r
 from sdekit.solvers.exponential import exponential_step, touches_end
 from sdekit.solvers.options import check_choice, check_not_negative
 
-__all__ = ["DPM2Ancestral", "DPMpp2SAncestral", "DPMppSDE", "EulerAncestral", "lowered", "refuse_upwards"]
+__all__ = [
+    "DPM2Ancestral",
+    "DPMpp2SAncestral",
+    "DPMppSDE",
+    "EulerAncestral",
+    "check_ancestral",
+    "inflated",
+    "lowered",
+    "refuse_upwards",
+    "single",
+]
 
 _REFERENCE = "k_diffusion/sampling.py of crowsonkb/k-diffusion at 4601bf0, {}"
 
@@ -58,21 +68,22 @@ def refuse_upwards(times: Sequence[float], option: str, value: object, other: st
         )
 
 
-def _check(eta: float, s_noise: float) -> None:
+def check_ancestral(eta: float, s_noise: float) -> None:
+    """Refuse what is not an eta in [0, 1] and a factor of 0 or more."""
     if not 0 <= finite_number("eta", eta) <= 1:
         fix = "Use 0 for the probability flow, 1 for as much noise as the reverse SDE."
         raise OptionError("eta", got=repr(eta), expected="a number in [0, 1]", fix=fix)
     check_not_negative("s_noise", s_noise)
 
 
-def _inflated(eta: float, s_noise: float) -> Order | None:
+def inflated(eta: float, s_noise: float) -> Order | None:
     """What is declared where the added noise is not the one that keeps the marginals."""
     if eta > 0 and s_noise != 1:
         return Order(note="none: with s_noise other than 1 the variance is off however many steps are taken")
     return None
 
 
-def _single(n: int, s: Level, t: Level, eta: float, s_noise: float) -> Row:
+def single(n: int, s: Level, t: Level, eta: float, s_noise: float) -> Row:
     """A step of one call: DDIM's, with its noise scaled."""
     row = ddim_row(n, s, t, eta)
     if row.base is None or s_noise == 1:
@@ -104,14 +115,14 @@ class EulerAncestral(PlanSolver):
     clock: str = "rho"
 
     def __post_init__(self) -> None:
-        _check(self.eta, self.s_noise)
+        check_ancestral(self.eta, self.s_noise)
         check_choice("clock", self.clock, ("rho", "t"))
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
         if self.eta == 0:
             return Order(deterministic=1)
-        return _inflated(self.eta, self.s_noise) or Order(weak=1, strong=1)
+        return inflated(self.eta, self.s_noise) or Order(weak=1, strong=1)
 
     @property
     def fixed_stochasticity(self) -> float:  # type: ignore[override]
@@ -121,7 +132,7 @@ class EulerAncestral(PlanSolver):
         levels = process.levels(times)
         pairs = list(itertools.pairwise(levels))
         if self.clock == "rho" or self.eta == 0:
-            return [_single(n, s, t, self.eta, self.s_noise) for n, (s, t) in enumerate(pairs)]
+            return [single(n, s, t, self.eta, self.s_noise) for n, (s, t) in enumerate(pairs)]
         goals = [t.t * (1 - self.eta * (s.t - t.t) / s.t) for s, t in pairs]
         if min(goals) < process.domain[0]:
             raise SolverMismatchError(
@@ -170,14 +181,14 @@ class TwoStageAncestral(PlanSolver):
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.eta, self.s_noise)
+        check_ancestral(self.eta, self.s_noise)
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
         note = "order 1 on a step from alpha = 0 or to sigma = 0"
         if self.eta == 0:
             return Order(deterministic=2, note=note)
-        return _inflated(self.eta, self.s_noise) or Order(weak=2, note=f"from the exact marginal; {note}")
+        return inflated(self.eta, self.s_noise) or Order(weak=2, note=f"from the exact marginal; {note}")
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         if self.eta:
@@ -196,7 +207,7 @@ class TwoStageAncestral(PlanSolver):
                 noises = {0: self.s_noise * std}
                 rows += two_stage_rows(process, n, s, mid, down, self.prediction, r1=0.5, noises=noises)
             else:
-                rows.append(_single(n, s, t, self.eta, self.s_noise))
+                rows.append(single(n, s, t, self.eta, self.s_noise))
         return rows
 
 
@@ -246,7 +257,7 @@ class DPMppSDE(PlanSolver):
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.eta, self.s_noise)
+        check_ancestral(self.eta, self.s_noise)
         check_ratio("r1", self.r1)
 
     @property
@@ -256,7 +267,7 @@ class DPMppSDE(PlanSolver):
             return Order(deterministic=2, note=note)
         if self.eta < 1:
             note = f"limited by eta < 1, 2 from the exact marginal; {note}"
-        return _inflated(self.eta, self.s_noise) or Order(weak=2 if self.eta == 1 else 1, note=note)
+        return inflated(self.eta, self.s_noise) or Order(weak=2 if self.eta == 1 else 1, note=note)
 
     @property
     def fixed_stochasticity(self) -> float:  # type: ignore[override]
@@ -265,7 +276,7 @@ class DPMppSDE(PlanSolver):
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         rows: list[Row] = []
         for n, (s, t, inner) in enumerate(steps_with_inner(process, process.levels(times), [self.r1])):
-            rows += [_single(n, s, t, self.eta, self.s_noise)] if not inner else self._step(process, n, s, inner[0], t)
+            rows += [single(n, s, t, self.eta, self.s_noise)] if not inner else self._step(process, n, s, inner[0], t)
         return rows
 
     def noise_clock(

@@ -83,6 +83,8 @@ class Solver:
     default_stochasticity: float = 0.0
     adaptive: ClassVar[bool] = False
     """Whether it takes tolerances: see `sdekit.solvers.adaptive.EmbeddedRungeKutta`."""
+    released_with: ClassVar[dict[str, Any]] = {}
+    """The options beside which as_released=True, where a solver has it, changes anything."""
     own_steps: ClassVar[bool] = False
     """Whether its steps are another package's, which chooses them by tolerances: see `sdekit.interop.rows`."""
 

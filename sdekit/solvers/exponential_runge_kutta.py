@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sdekit.affine import AffineSDE
 from sdekit.errors import OptionError
@@ -174,6 +174,7 @@ class RES3S(ExponentialRungeKutta):
     """
 
     reference: ClassVar[str] = f"{_RES}; {_HO_2005}"
+    released_with: ClassVar[dict[str, Any]] = {"c3": 0.75}
 
     c2: float = 0.5
     c3: float = 1.0

@@ -31,7 +31,10 @@ OTHER_NAMES: dict[str, tuple[str, dict[str, Any]]] = {
     "UniPCMultistepScheduler": ("unipc", {}),
     # ComfyUI
     "dpmpp_2m_sde_heun": ("dpmpp_2m_sde", {"second": "exact"}),
+    "exp_heun_2_x0_sde": ("seeds_2", {"r": 1.0, "second": "exact"}),
     "sa_solver_pece": ("sa_solver", {"mode": "pece"}),
+    "uni_pc": ("unipc", {"variant": "bh1", "order": 3}),
+    "uni_pc_bh2": ("unipc", {"variant": "bh2", "order": 3}),
     # A1111
     "DDIM": ("ddim", {}),
     "DPM++ 2M SDE Heun": ("dpmpp_2m_sde", {"second": "exact"}),

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -101,15 +101,15 @@ class _Step(NamedTuple):
         return [float(self.amount * w) for w in (*old, new)]
 
 
-@register("unipc", aliases=("uni_pc", "uni_pc_bh2", "UniPC"))
+@register("unipc", aliases=("UniPC",))
 @dataclass(frozen=True)
 class UniPC(PlanSolver):
     """UniPC of any order on the probability flow.
 
     A corrector raises the order of a step by one. It needs the call at the step's end, which the next step makes
     anyway; so the last step is not corrected unless asked for, and the state that is saved at a time inside is the
-    predicted one, at which the model was called. ComfyUI's uni_pc is variant="bh1" of order 3, its uni_pc_bh2
-    variant="bh2" of order 3.
+    predicted one, at which the model was called. The names `uni_pc` and `uni_pc_bh2` are
+    ComfyUI's: order 3 with variant "bh1" and "bh2", where its code sets lower_order_final=True besides.
 
     Args:
         order: p, the number of predictions that the predictor interpolates, from 1; p + 1 for the corrector.
@@ -130,6 +130,7 @@ class UniPC(PlanSolver):
     family: ClassVar[str] = "exponential Adams"
     reference: ClassVar[str] = "Zhao, Bai, Rao, Zhou and Lu, UniPC, NeurIPS 2023, arXiv:2302.04867"
     fixed_stochasticity: ClassVar[float] = 0.0
+    released_with: ClassVar[dict[str, Any]] = {"variant": "exact"}
 
     order: int = 2
     prediction: str = "data"

@@ -142,7 +142,7 @@ def test_keywords_of_the_network_pass():
 
 
 def test_aliases_are_the_same_solver():
-    assert {"em", "k_heun", "edm", "k_dpmpp_2m", "dpm_2", "uni_pc", "euler_a", "dpmpp_2s_a"} <= set(ALIASES)
+    assert {"em", "k_heun", "edm", "k_dpmpp_2m", "dpm_2", "UniPC", "euler_a", "dpmpp_2s_a"} <= set(ALIASES)
     for alias, name in ALIASES.items():
         assert sdekit.solvers.get(alias) == sdekit.solvers.get(name)
         assert sdekit.solvers.info(alias).name == name
