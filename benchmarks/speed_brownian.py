@@ -3,7 +3,7 @@
     python -m benchmarks.speed_brownian [--rounds 5] [--threads 1]
 
 A walk asks for the increments over N consecutive steps of a path made for it, as a solver does; 'any' asks for 20
-intervals with random ends. sdekit gives W and H each time. What the others do:
+intervals with random ends. W alone unless it says "with H"; of sdekit both are of one path. What the others do:
 
 torchsde         BrownianInterval, which draws what is new from torch's generator, given what was drawn before: its path
                  depends on the order of queries. With H where it says so.
@@ -58,7 +58,10 @@ def anywhere(count: int = 20) -> Pairs:
 
 def paths(out: Tensor) -> dict[str, Callable[[Pairs], object]]:
     """Functions that make a path and ask for all increments, by name."""
-    found: dict[str, Callable[[Pairs], object]] = {"sdekit": lambda pairs: _sdekit(out, pairs)}
+    found: dict[str, Callable[[Pairs], object]] = {
+        "sdekit": lambda pairs: _sdekit(out, pairs, 1),
+        "sdekit, with H": lambda pairs: _sdekit(out, pairs, 2),
+    }
     if installed("torchsde"):
         found["torchsde"] = lambda pairs: _torchsde(out, pairs)
         found["torchsde, with H"] = lambda pairs: _torchsde(out, pairs, levy_area_approximation="space-time")
@@ -69,16 +72,18 @@ def paths(out: Tensor) -> dict[str, Callable[[Pairs], object]]:
     return found
 
 
-def _sdekit(out: Tensor, pairs: Pairs) -> None:
+def _sdekit(out: Tensor, pairs: Pairs, count: int) -> None:
     ids = torch.arange(len(out))
     if all(a[1] == b[0] for a, b in itertools.pairwise(pairs)):
         noise = PathNoise(0, ids, [pairs[0][0], *(t for _, t in pairs)])
         for step in range(len(pairs)):
-            noise.fill(out, step)
+            for stream in range(count):
+                noise.fill(out, step, stream)
     else:
         path = BrownianPath(0, ids, out.shape[1])
         for s, t in pairs:
-            out.copy_(path.increment(s, t)[0])
+            for z in path.normals(s, t, count):
+                out.copy_(z)
 
 
 def _torchsde(out: Tensor, pairs: Pairs, **options: Any) -> None:

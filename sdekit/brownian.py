@@ -106,60 +106,55 @@ class BrownianPath:
         """
         times = torch.tensor([[s], [t]], dtype=torch.float64)
         check_intervals(times[0], times[1])
-        values = [value[:count] for value in self._shared(s, t)]
-        found = self._between(self.sample_ids, times, values)
-        root = math.sqrt(abs(t - s))
-        return tuple(v / (root / math.sqrt(c)) for v, c in zip(found, (1, 12, 720), strict=False))
+        values = [value[:count] for value in self._shared(s, t, count)]
+        return _standard(self._between(self.sample_ids, times, values), s, t)
 
     def walk(self, times: Sequence[float], count: int = 3) -> list[tuple[Tensor, ...] | None]:
-        """`normals` of the steps between successive times, with the same bits, those inside an octave all at once.
+        """`normals` of the steps between successive times, with the same bits, points drawn all at once.
 
         Returns:
             For each step what `normals` gives, or None for one that leaves its octave.
         """
-        found: list[tuple[Tensor, ...] | None] = [None] * (len(times) - 1)
         ends = torch.tensor([times[:-1], times[1:]], dtype=torch.float64)
         near = (ends.abs() < LARGEST).all(0)
         cell = locate(torch.where(near, ends, torch.zeros_like(ends)).abs())[0]
         inside = near & (cell[0] == cell[1]) & ((ends[0] < 0) == (ends[1] < 0))
-        self.evaluate([time for time in times if -LARGEST < time < LARGEST])
-        steps = inside.nonzero()[:, 0].tolist()
-        if len(steps) < 2:
-            return found
+        self.evaluate([time for time in times if -LARGEST < time < LARGEST], count)
         check_intervals(*ends[:, inside])
-        ids = self.sample_ids
-        values = [torch.cat([self._ends[times[k + j]][:count] for k in steps], 1) for j in (0, 1)]
-        each = ends[:, inside].to(ids.device).repeat_interleave(len(ids), 1)
-        roots = [math.sqrt(abs(times[k + 1] - times[k])) for k in steps]
-        parts = []
-        for v, c in zip(self._between(ids.repeat(len(steps)), each, values), (1, 12, 720), strict=False):
-            units = torch.tensor([root / math.sqrt(c) for root in roots], dtype=torch.float64, device=ids.device)
-            parts.append(v.view(len(steps), len(ids), self.size) / units[:, None, None])
-        for k, *normals in zip(steps, *parts, strict=True):
-            found[k] = tuple(normals)
+        found: list[tuple[Tensor, ...] | None] = []
+        for s, t, simple in zip(times, times[1:], inside.tolist(), strict=False):
+            found.append(_standard(self._within(s, t, count), s, t) if simple else None)
         return found
+
+    def _within(self, s: float, t: float, count: int) -> list[Tensor]:
+        """W, H and K over a step inside one octave, whose ends are known."""
+        inner, outer = (self._ends[min(s, t, key=abs)][:count], self._ends[max(s, t, key=abs)][:count])
+        h = abs(t - s)
+        found = _areas(_less(outer, inner, h), h)
+        return [-v if abs(t) < abs(s) and k != 1 else v for k, v in enumerate(found)]
 
     # --- what is known of the ends ---
 
-    def evaluate(self, times: Sequence[float]) -> None:
-        """Draw at once what `increment` needs at these times of all samples, and nothing else, until it is asked more.
+    def evaluate(self, times: Sequence[float], count: int = 3) -> None:
+        """Draw at once what `normals` needs at these times of all samples, and nothing else, until it is asked more.
 
-        Keeps `moments` numbers for each time and coordinate. Bits are the same without it.
+        Keeps `count` numbers for each time and coordinate, `moments` at most. Bits are the same without it.
         """
-        missing = sorted({time for time in times if time not in self._ends})
-        found = self._points(torch.tensor(missing, dtype=torch.float64)) if missing else ()
-        self._ends = {time: self._ends[time] for time in times if time in self._ends} | dict(
-            zip(missing, found, strict=True)
-        )
+        count = min(count, self.moments)
+        known = {time: self._ends[time] for time in times if len(self._ends.get(time, ())) >= count}
+        missing = sorted({time for time in times if time not in known})
+        found = self._points(torch.tensor(missing, dtype=torch.float64), count) if missing else ()
+        self._ends = known | dict(zip(missing, found, strict=True))
 
-    def _shared(self, s: float, t: float) -> list[Tensor]:
-        """B and its integrals from the cell's start at two times of all samples, (moments, B, size) each."""
-        if s not in self._ends or t not in self._ends:
-            self.evaluate((s, t))
+    def _shared(self, s: float, t: float, count: int = 3) -> list[Tensor]:
+        """B and `count` - 1 integrals from the cell's start at two times of all samples, (count, B, size) each."""
+        if min(len(self._ends.get(time, ())) for time in (s, t)) < min(count, self.moments):
+            self.evaluate((s, t), count)
         return [self._ends[s], self._ends[t]]
 
-    def _points(self, times: Tensor) -> Tensor:
-        """The same at times (p,) on the host: (p, moments, B, size). What their branches share is drawn once."""
+    def _points(self, times: Tensor, count: int) -> Tensor:
+        """The same at times (p,) on the host: (p, count, B, size) or more. What branches share is drawn once."""
+        count = self.moments if self.moments == 3 else count
         nodes, weights = branch(times.abs(), (times < 0).long(), self.moments)
         used = (weights != 0).flatten(2).any(2)
         point = used.nonzero()[:, 0]
@@ -168,7 +163,7 @@ class BrownianPath:
         order = which.argsort(stable=True)
         ptr = torch.cat([torch.zeros(1, dtype=torch.int64), which.bincount(minlength=len(distinct)).cumsum(0)])
         terms = _Terms(len(times), ptr, point[order])
-        return self._sums(self.sample_ids, distinct[None], weights[used][order][None], terms)
+        return self._sums(self.sample_ids, distinct[None], weights[used][order][None, ..., :count], terms)
 
     def _each(self, times: Tensor, ids: Tensor, rows: Tensor | None) -> list[Tensor]:
         """The same at times (2, n) of each sample. What a row knew of its last interval's ends is not drawn again."""
@@ -254,13 +249,13 @@ class BrownianPath:
         return self._sums(ids, nodes, weights, terms)[0]
 
     def _sums(self, ids: Tensor, nodes: Tensor, weights: Tensor, terms: _Terms) -> Tensor:
-        """For each point the sum of its terms, in their order: (points, moments, n, size).
+        """For each point the sum of its terms, in their order: (points, integrals, n, size).
 
         Args:
             nodes: (n, count), or (1, count) for all rows.
             weights: (n, pairs, z, integral), or (1, ...) for all rows, where terms pairs nodes and points.
         """
-        shape = (terms.points, self.moments, len(ids), self.size)
+        shape = (terms.points, weights.shape[-1], len(ids), self.size)
         total = torch.zeros(shape, dtype=torch.float64, device=ids.device)
         if not total.numel() or not nodes.numel():
             return total
@@ -274,17 +269,18 @@ class BrownianPath:
     def _sum_native(
         self, library: Any, total: Tensor, ids: Tensor, nodes: Tensor, weights: Tensor, terms: _Terms
     ) -> None:
-        points, moments, n, size = total.shape
+        points, integrals, n, size = total.shape
         ids, tags = ids.contiguous(), nodes + PATH_TAG
-        scratch = torch.zeros(points * moments * SCRATCH, dtype=torch.float64)
+        scratch = torch.zeros(points * self.moments * SCRATCH, dtype=torch.float64)
         numbers = [ids.data_ptr(), tags.shape[1], tags.data_ptr(), tags.shape[1] if len(tags) > 1 else 0]
         factors = [weights.data_ptr(), weights[0].numel() if len(weights) > 1 else 0]
         pairs = [terms.ptr.data_ptr(), terms.point.data_ptr()]
-        function = library.sdekit_path_2 if moments == 2 else library.sdekit_path_3
-        function(total.data_ptr(), scratch.data_ptr(), points, n, size, self.seed, *numbers, *pairs, *factors)
+        kinds = {(2, 2): library.sdekit_path_2, (2, 1): library.sdekit_path_1, (3, 3): library.sdekit_path_3}
+        function, where = kinds[self.moments, integrals], (total.data_ptr(), scratch.data_ptr())
+        function(*where, points, n, size, self.seed, *numbers, *pairs, *factors)
 
     def _sum_by_torch(self, total: Tensor, ids: Tensor, nodes: Tensor, weights: Tensor, terms: _Terms) -> None:
-        _, m, n, size = total.shape
+        m, (n, size) = self.moments, total.shape[2:]
         count = max(1, _WORK // (m * n * size))
         work = torch.zeros(min(count, nodes.shape[1]) * n, m * size, dtype=torch.float64, device=ids.device)
         factors = weights.permute(1, 3, 0, 2)[:, :, :, None, :]  # (pairs, integral, row, 1, z)
@@ -298,6 +294,12 @@ class BrownianPath:
                 for pair in range(ptr[k + j], ptr[k + j + 1]):
                     parts = (drawn[j] * factors[pair]).unbind(-1)
                     total[point[pair]].add_(sum(parts[1:], parts[0]))
+
+
+def _standard(areas: Sequence[Tensor], s: float, t: float) -> tuple[Tensor, ...]:
+    """W, H and K over [s, t], divided by their standard deviations in place."""
+    root = math.sqrt(abs(t - s))
+    return tuple(v.div_(root / math.sqrt(c)) for v, c in zip(areas, (1, 12, 720), strict=False))
 
 
 class _Terms(NamedTuple):
@@ -367,7 +369,7 @@ def _pick(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return torch.where(mask[:, None], yes, no)
 
 
-def _after(first: _Moments, second: _Moments, h: Tensor) -> list[Tensor]:
+def _after(first: _Moments, second: _Moments, h: Tensor | float) -> list[Tensor]:
     """B, I and J, or the first of them, over an interval and the next one of length h together."""
     found = [first[0] + second[0]]
     if len(first) > 1:
@@ -377,7 +379,7 @@ def _after(first: _Moments, second: _Moments, h: Tensor) -> list[Tensor]:
     return found
 
 
-def _less(whole: _Moments, first: _Moments, h: Tensor) -> list[Tensor]:
+def _less(whole: _Moments, first: _Moments, h: Tensor | float) -> list[Tensor]:
     """The same over the last part of an interval, of length h, given those of the whole and of the first part."""
     found = [whole[0] - first[0]]
     if len(whole) > 1:
@@ -387,7 +389,7 @@ def _less(whole: _Moments, first: _Moments, h: Tensor) -> list[Tensor]:
     return found
 
 
-def _areas(moments: _Moments, h: Tensor) -> list[Tensor]:
+def _areas(moments: _Moments, h: Tensor | float) -> list[Tensor]:
     """W, H and K from B, I and J."""
     found = [moments[0]]
     if len(moments) > 1:

@@ -137,7 +137,8 @@ class PathNoise(NoiseSource):
             self._streams = max(self._streams, stream + 1)
             self._drawn, self._known = {}, 0
             if walks:
-                count = _AHEAD // max(1, self.moments * len(self.sample_ids) * path.size)
+                kept = self._streams if self.moments == 2 else self.moments
+                count = _AHEAD // max(1, kept * len(self.sample_ids) * path.size)
                 self._known = min(step + min(max(count, 1), _POINTS), len(self.clock) - 1)
                 found = path.walk(self.clock[step : self._known + 1], self._streams)
                 self._drawn = {step + k: normals for k, normals in enumerate(found) if normals is not None}

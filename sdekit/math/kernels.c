@@ -170,42 +170,46 @@ FILL(sdekit_fill_32, float)
         int64_t count, const uint64_t *nodes, int64_t node_step, const int64_t *ptr, const int64_t *point,          \
         const double *weights, int64_t weight_step
 
-/* Coordinates 2 i and 2 i + 1 of lane i: normals 0, 1 and 2, 3. */
-void sdekit_path_2(ARGUMENTS)
-{
-    double z[WIDTH];
-    struct lanes at = {0};
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t start = 0; start < size; start += WIDTH / 2) {
-            int left = (int)(size - start < WIDTH / 2 ? size - start : WIDTH / 2), n = (left + 1) / 2;
-            int together = BLOCKS / n;
-            memset(scratch, 0, points * WIDTH * sizeof(double));
-            for (int64_t j = 0; j < count; j++) {
-                int lane = (int)(j % together) * n;
-                if (lane == 0) {
-                    int drawn = (int)(count - j < together ? count - j : together);
-                    for (int i = 0; i < drawn; i++)
-                        set_lanes(&at, i * n, n, start / 2, ids[row], nodes[row * node_step + j + i]);
-                    draw(z, drawn * n, &at, seed);
-                }
-                for (int64_t k = ptr[j]; k < ptr[j + 1]; k++)
-                    for (int q = 0; q < 4; q++) { /* half q / 2 of the coordinates, integral q % 2 */
-                        double *restrict to = scratch + point[k] * WIDTH + q * BLOCKS;
-                        const double *restrict a = z + (q & 2) * BLOCKS + lane, *restrict b = a + BLOCKS;
-                        const double *w = weights + row * weight_step + 4 * k + (q & 1);
-                        double u = w[0], v = w[2];
-                        for (int i = 0; i < n; i++)
-                            to[i] += a[i] * u + b[i] * v;
-                    }
-            }
-            for (int64_t p = 0; p < points * 2; p++) {
-                const double *from = scratch + (p >> 1) * WIDTH + (p & 1) * BLOCKS;
-                double *to = out + (p * rows + row) * size + start;
-                for (int i = 0; i < left; i++)
-                    to[i] = from[(i & 1) * 2 * BLOCKS + (i >> 1)];
-            }
-        }
-}
+/* Coordinates 2 i and 2 i + 1 of lane i: normals 0, 1 and 2, 3. The first KEPT integrals of two are formed. */
+#define PAIRS(name, KEPT)                                                                                           \
+    void name(ARGUMENTS)                                                                                            \
+    {                                                                                                               \
+        double z[WIDTH];                                                                                            \
+        struct lanes at = {0};                                                                                      \
+        for (int64_t row = 0; row < rows; row++)                                                                    \
+            for (int64_t start = 0; start < size; start += WIDTH / 2) {                                             \
+                int left = (int)(size - start < WIDTH / 2 ? size - start : WIDTH / 2), n = (left + 1) / 2;          \
+                int together = BLOCKS / n;                                                                          \
+                memset(scratch, 0, points * KEPT * 2 * BLOCKS * sizeof(double));                                    \
+                for (int64_t j = 0; j < count; j++) {                                                               \
+                    int lane = (int)(j % together) * n;                                                             \
+                    if (lane == 0) {                                                                                \
+                        int drawn = (int)(count - j < together ? count - j : together);                             \
+                        for (int i = 0; i < drawn; i++)                                                             \
+                            set_lanes(&at, i * n, n, start / 2, ids[row], nodes[row * node_step + j + i]);          \
+                        draw(z, drawn * n, &at, seed);                                                              \
+                    }                                                                                               \
+                    for (int64_t k = ptr[j]; k < ptr[j + 1]; k++)                                                   \
+                        for (int q = 0; q < 2 * KEPT; q++) { /* half q / KEPT of the coordinates */                 \
+                            double *restrict to = scratch + (point[k] * 2 * KEPT + q) * BLOCKS;                     \
+                            const double *restrict a = z + 2 * (q / KEPT) * BLOCKS + lane, *restrict b = a + BLOCKS; \
+                            const double *w = weights + row * weight_step + 2 * KEPT * k + q % KEPT;                \
+                            double u = w[0], v = w[KEPT];                                                           \
+                            for (int i = 0; i < n; i++)                                                             \
+                                to[i] += a[i] * u + b[i] * v;                                                       \
+                        }                                                                                           \
+                }                                                                                                   \
+                for (int64_t p = 0; p < points * KEPT; p++) {                                                       \
+                    const double *from = scratch + (p / KEPT * 2 * KEPT + p % KEPT) * BLOCKS;                       \
+                    double *to = out + (p * rows + row) * size + start;                                             \
+                    for (int i = 0; i < left; i++)                                                                  \
+                        to[i] = from[(i & 1) * KEPT * BLOCKS + (i >> 1)];                                           \
+                }                                                                                                   \
+            }                                                                                                       \
+    }
+
+PAIRS(sdekit_path_1, 1)
+PAIRS(sdekit_path_2, 2)
 
 /* Four coordinates take three lanes. */
 void sdekit_path_3(ARGUMENTS)

@@ -38,6 +38,7 @@ _SIGNATURES = {
     "kernels.c": {
         "sdekit_fill_64": "piiiuppi",
         "sdekit_fill_32": "piiiuppi",
+        "sdekit_path_1": "ppiiiupipipppi",
         "sdekit_path_2": "ppiiiupipipppi",
         "sdekit_path_3": "ppiiiupipipppi",
     },

@@ -5,6 +5,7 @@ A build that contracts a * b + c is the mutant that the check of known bits must
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,13 @@ def test_paths_have_the_bits_of_torch(size, moments, built, monkeypatch):
         path.evaluate([0.3, 0.31, 0.5, 0.7, 5.0, -2.0])
         times = torch.linspace(-1.1, 1.7, len(IDS), dtype=torch.float64)
         found = [path.increment(*ends) for ends in ((0.3, 0.31), (0.7, 5.0), (5.0, -2.0), (0.0, 0.9))]
-        return [v for w in (*found, path.increment(times, times + 0.3)) for v in w]
+        grid = [0.1, 0.3, 0.35, 0.45, 0.6, 0.55, -0.2, -0.21]
+        single = BrownianPath(SEED, IDS, size, moments).walk(grid, 1)  # W alone: of the same path
+        steps = [path.normals(*ends) for ends in itertools.pairwise(grid)]
+        for some, all_ in zip(single, steps, strict=True):
+            assert some is None or (len(some) == 1 and torch.equal(some[0], all_[0]))
+        assert sum(some is not None for some in single) == 4
+        return [v for w in (*found, path.increment(times, times + 0.3), *steps) for v in w]
 
     assert all(map(torch.equal, *both(monkeypatch, built, draw)))
 
