@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sdekit.bench import engines
@@ -11,9 +11,12 @@ from sdekit.bench.cells import Cell
 from sdekit.bench.engines import Choice
 from sdekit.bench.job import Job, do, row
 from sdekit.bench.plugins import NONE, Plugins
-from sdekit.bench.store import Store
+from sdekit.bench.store import Store, made_by
+from sdekit.errors import OptionError
 
 __all__ = ["run"]
+
+_OF_NODES = ("machine", "cpu")  # these may differ; what was made on them is used again on the same only
 
 
 def run(
@@ -42,11 +45,24 @@ def run(
             engine.submit(i, jobs[i])
         for i, outcome in engine.finished():
             result, made = row(jobs[i], outcome)
+            _check_code(made, made_by(cells[i]))
             if store is not None:
                 store.put(cells[i], tolerance, result, made)
             yield i, result
     finally:
         engine.close()
+
+
+def _check_code(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Numbers of other code or other versions never come among those of this: a node of a cluster may have them."""
+    differs = [key for key in here if key not in _OF_NODES and there.get(key) != here[key]]
+    if differs:
+        raise OptionError(
+            "--engine",
+            got=f"a node of another sdekit or environment, in {', '.join(differs)}",
+            expected="the same code and versions everywhere",
+            fix="Install the same on every node; what is finished is kept, and --resume uses it.",
+        )
 
 
 def _mixed(count: int) -> list[int]:

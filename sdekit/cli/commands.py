@@ -95,8 +95,15 @@ def run(
         typer.Option(help="Measurements made at a time, of one thread each.", show_default="one for each core"),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="What makes them: local (processes), here (this one, for debuggers).")
+        str, typer.Option(help="What makes them: local (processes), ray, dask, or here (this one, for debuggers).")
     ] = "local",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Of a running cluster, for ray and dask.", show_default="one of this machine"
+        ),
+    ] = None,
+    gpus: Annotated[float, typer.Option(help="What each measurement needs of them on a cluster.")] = 0.0,
     only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only solvers whose name matches.")] = None,
     on: Annotated[
         str | None, typer.Option(metavar="GLOB", help="Only where this matches: 'TARGET, PROCESS, GRID'.")
@@ -145,6 +152,8 @@ def run(
         resume=resume,
         retry_failed=retry_failed,
         engine=engine,
+        cluster=cluster,
+        gpus=gpus,
         cell_seconds=cell_seconds,
         cell_memory_mb=cell_memory_mb,
         plugins=Plugins(tuple(solver or ()), tuple(trust or ())),
