@@ -17,7 +17,7 @@ from sdekit.registry import check_options
 from sdekit.targets import GaussianMixture
 from sdekit.testing import OrderProblem
 
-__all__ = ["check", "problem", "problem_of"]
+__all__ = ["check", "mixture_of", "problem", "problem_of"]
 
 
 def problem(cell: Cell) -> OrderProblem:
@@ -34,7 +34,7 @@ def problem_of(
     Affine processes and the solvers of them treat all directions alike, so that the axes may be chosen, and those in
     which the covariance is diagonal make exact moments cheap.
     """
-    mixture = _mixture(target)
+    mixture = mixture_of(target)
     if gaussian:
         variances, axes = torch.linalg.eigh(mixture.cov)
         mixture = targets.gaussian(mixture.mean.flatten() @ axes, variances.clamp(min=0.0))
@@ -46,7 +46,7 @@ def check(cells: list[Cell]) -> None:
     faults = Faults()
     for cell in {(c.process, c.target, c.low, c.high): c for c in cells}.values():
         with faults.at(f"target {cell.target.name!r}, process {cell.process.name!r}"):
-            problem(cell)
+            mixture_of(cell.target) if cell.what == "protocol" else problem(cell)
     faults.raise_any("the suite")
 
 
@@ -56,7 +56,8 @@ def _process(named: Named) -> AffineSDE:
 
 
 @cache
-def _mixture(named: Named) -> GaussianMixture:
+def mixture_of(named: Named) -> GaussianMixture:
+    """The target itself."""
     return _make("target", named, GaussianMixture)
 
 

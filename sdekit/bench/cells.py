@@ -18,6 +18,8 @@ __all__ = ["Cell", "Named", "Variant", "expand", "is_peer", "label_of", "runs_mo
 
 Options = tuple[tuple[str, Any], ...]
 
+_RANGE = (-4.0, 4.0)
+
 
 @dataclass(frozen=True)
 class Named:
@@ -42,13 +44,15 @@ class Cell:
     """One measurement.
 
     Attributes:
-        what: "order", "work" or "picture".
+        what: "order", "work", "parts", "protocol" or "picture".
         kind: "deterministic" or "weak".
         low, high: half-log-SNR at the start and at the end.
         counts: step counts of an order (None: those that fit the declared one); numbers of calls of the others.
         samples: how many starts the error is taken over.
         stochasticity: of the problem, where it is not what the kind and the solver's name imply.
         tolerances: in place of counts, for a solver that chooses its steps.
+        truncations: of the protocol.
+        finish: of the parts.
     """
 
     what: str
@@ -64,6 +68,8 @@ class Cell:
     seed: int
     stochasticity: float | None = None
     tolerances: tuple[float, ...] | None = None
+    truncations: tuple[float, ...] | None = None
+    finish: str | None = None
 
     @property
     def label(self) -> str:
@@ -96,12 +102,14 @@ def expand(suite: Suite, only: str | None = None, on: str | None = None) -> list
     faults.raise_any(f"the suite {suite.name!r}")
     processes, targets = _named(suite.processes), _named(suite.targets)
     variants = _variants(suite)
-    chosen = _matching(variants, only, _of_sections(suite))
     found = [
-        *_order_cells(suite, chosen, processes, targets),
-        *_work_cells(suite, variants, only, processes, targets),
-        *_picture_cells(suite, only, processes, targets),
+        *_order_cells(suite, variants, processes, targets),
+        *_work_cells(suite, variants, processes, targets),
+        *_parts_cells(suite, processes, targets),
+        *_protocol_cells(suite, targets),
+        *_picture_cells(suite, processes, targets),
     ]
+    found = found if only is None else _matching(found, only)
     return found if on is None else _placed(found, on)
 
 
@@ -143,20 +151,18 @@ def _variants(suite: Suite) -> list[Variant]:
     return sorted(unique, key=lambda v: v.solver)  # stable: a solver's variants stay in the suite's order
 
 
-def _matching(variants: list[Variant], only: str | None, others: list[Variant]) -> list[Variant]:
-    if only is None:
-        return variants
-    chosen = [v for v in variants if _matches(v, only)]
-    if not chosen and not any(_matches(v, only) for v in others):
-        known = [v.solver for v in (*variants, *others)]
+def _matching(found: list[Cell], only: str) -> list[Cell]:
+    chosen = [c for c in found if any(fnmatch.fnmatchcase(name, only) for name in _names(c))]
+    if not chosen:
+        known = {name for c in found for name in _names(c)}
         raise UnknownNameError(
             "--only", got=repr(only), expected="a pattern that some solver matches", fix=suggest(only, known)
         )
     return chosen
 
 
-def _matches(variant: Variant, only: str | None) -> bool:
-    return only is None or any(fnmatch.fnmatchcase(name, only) for name in (variant.solver, variant.label))
+def _names(cell: Cell) -> tuple[str, ...]:
+    return cell.variant.solver, cell.variant.label, cell.label
 
 
 def _placed(found: list[Cell], on: str) -> list[Cell]:
@@ -194,23 +200,17 @@ def _order_cells(
 
 
 def _work_cells(
-    suite: Suite,
-    variants: list[Variant],
-    only: str | None,
-    processes: dict[str, Named],
-    targets: dict[str, Named],
+    suite: Suite, variants: list[Variant], processes: dict[str, Named], targets: dict[str, Named]
 ) -> Iterator[Cell]:
     for section in suite.work:
         place = processes[section.process], targets[section.target]
         for grid in [section.grid] if isinstance(section.grid, str) else section.grid:
             for kind in section.kinds:
                 for variant, tau in _measured(section, variants, kind):
-                    if _matches(variant, only):
-                        yield _work_cell(suite, section, kind, variant, place, grid, stochasticity=tau)
+                    yield _work_cell(suite, section, kind, variant, place, grid, stochasticity=tau)
         for variant in _adaptive(section):
-            if _matches(variant, only):
-                tolerances = tuple(section.tolerances)
-                yield _work_cell(suite, section, "deterministic", variant, place, "own steps", tolerances=tolerances)
+            tolerances = tuple(section.tolerances)
+            yield _work_cell(suite, section, "deterministic", variant, place, "own steps", tolerances=tolerances)
 
 
 def _work_cell(
@@ -240,36 +240,50 @@ def _adaptive(section: Work) -> list[Variant]:
     return [_variant(c.solver, dict(c.options)) for c in section.adaptive] if section.tolerances else []
 
 
-def _of_sections(suite: Suite) -> list[Variant]:
-    """Solvers that single sections name."""
-    found = [v for section in suite.work for kind in section.kinds for v, _ in _measured(section, [], kind)]
-    return [*found, *(v for section in suite.work for v in _adaptive(section))]
-
-
 def is_peer(name: str) -> bool:
     """Whether a cell's solver is another library's."""
     return name in peers.PEERS
 
 
-def _picture_cells(
-    suite: Suite, only: str | None, processes: dict[str, Named], targets: dict[str, Named]
-) -> Iterator[Cell]:
+def _parts_cells(suite: Suite, processes: dict[str, Named], targets: dict[str, Named]) -> Iterator[Cell]:
+    for section in suite.parts:
+        place = processes[section.process], targets[section.target]
+        rest = section.grid, *section.half_log_snr, tuple(section.calls), section.samples, suite.seed
+        for entry in section.solvers:
+            variant = _variant(entry.solver, dict(entry.options))
+            for kind in section.kinds:
+                if _declared(variant, kind) is not None:
+                    for tau in (kind == "weak" and section.stochasticity) or [None]:
+                        yield Cell("parts", kind, variant, *place, *rest, stochasticity=tau, finish=section.finish)
+
+
+def _protocol_cells(suite: Suite, targets: dict[str, Named]) -> Iterator[Cell]:
+    """A cell for each number of calls, with all schemes."""
+    variant, process = Variant("", (), "Gaussian protocol"), Named("vp", "VP", ())
+    for section in suite.protocol:
+        for calls in section.calls:
+            # The range is the whole process; those numbers are for what is the same in all cells.
+            rest = "uniform", *_RANGE, (calls,), 1, suite.seed
+            truncations = tuple(section.truncations)
+            yield Cell("protocol", "weak", variant, process, targets[section.target], *rest, truncations=truncations)
+
+
+def _picture_cells(suite: Suite, processes: dict[str, Named], targets: dict[str, Named]) -> Iterator[Cell]:
     for section in suite.pictures:
         for entry in section.solvers:
             variant = _variant(entry.solver, dict(entry.options))
-            if _matches(variant, only):
-                yield Cell(
-                    "picture",
-                    "deterministic" if _declared(variant, "deterministic") is not None else "weak",
-                    variant,
-                    processes[section.process],
-                    targets[section.target],
-                    section.grid,
-                    *section.half_log_snr,
-                    tuple(section.calls),
-                    section.samples,
-                    suite.seed,
-                )
+            yield Cell(
+                "picture",
+                "deterministic" if _declared(variant, "deterministic") is not None else "weak",
+                variant,
+                processes[section.process],
+                targets[section.target],
+                section.grid,
+                *section.half_log_snr,
+                tuple(section.calls),
+                section.samples,
+                suite.seed,
+            )
 
 
 def _declared(variant: Variant, kind: str) -> float | None:

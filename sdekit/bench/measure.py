@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sdekit import solvers
-from sdekit.bench import peers, precision
+from sdekit.bench import parts, peers, precision
 from sdekit.bench.build import problem, problem_of
 from sdekit.bench.cells import Cell, is_peer
 from sdekit.bench.limits import failure
@@ -24,6 +24,7 @@ __all__ = ["described", "measure"]
 _REFINEMENTS = 3
 _COARSER = (2, 4)
 _NOISE_SEED = 2
+_KINDS = {"work": precision.measured, "parts": parts.parts, "protocol": parts.protocol}
 
 
 def measure(cell: Cell, tolerance: float) -> dict[str, Any]:
@@ -32,8 +33,8 @@ def measure(cell: Cell, tolerance: float) -> dict[str, Any]:
     result = described(cell)
     try:
         with torch.no_grad():
-            if cell.what == "work":
-                result |= precision.measured(cell)
+            if cell.what in _KINDS:
+                result |= _KINDS[cell.what](cell)
             else:
                 method = solvers.get(cell.variant.solver, **dict(cell.variant.options))
                 result |= _order(cell, method, tolerance) if cell.what == "order" else _samples(cell, method)
@@ -47,13 +48,12 @@ def measure(cell: Cell, tolerance: float) -> dict[str, Any]:
 
 def described(cell: Cell) -> dict[str, Any]:
     """What a cell is, as its result begins."""
-    peer = is_peer(cell.variant.solver)
     return {
         "what": cell.what,
         "solver": cell.label,
         "name": cell.variant.solver,
         "options": {k: list(v) if isinstance(v, tuple) else v for k, v in cell.variant.options},
-        "family": (peers.get if peer else solvers.info)(cell.variant.solver).family,
+        "family": _family(cell.variant.solver),
         "kind": cell.kind,
         "process": cell.process.name,
         "target": cell.target.name,
@@ -62,6 +62,12 @@ def described(cell: Cell) -> dict[str, Any]:
         "status": "ok",
         "message": "",
     }
+
+
+def _family(solver: str) -> str:
+    if not solver:
+        return ""
+    return (peers.get if is_peer(solver) else solvers.info)(solver).family
 
 
 def _order(cell: Cell, method: Solver, tolerance: float) -> dict[str, Any]:

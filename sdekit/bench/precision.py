@@ -21,7 +21,7 @@ from sdekit.solve import solve
 from sdekit.solvers.base import PlanSolver, Solver
 from sdekit.testing import OrderProblem
 
-__all__ = ["flow", "measured", "within"]
+__all__ = ["flow", "measured", "stochasticity", "within"]
 
 _MOST_CALLS = 100_000
 
@@ -97,11 +97,11 @@ def _calls(method: Solver | peers.Peer, given: OrderProblem, cell: Cell, steps: 
     if isinstance(method, peers.Peer):
         return method.calls(steps)
     if isinstance(method, PlanSolver):
-        return method.plan(given.process, given.grid(cell.grid, steps), _stochasticity(method, cell)).nfe
+        return method.plan(given.process, given.grid(cell.grid, steps), stochasticity(method, cell)).nfe
     return steps * getattr(method, "calls_per_step", 1) + getattr(method, "calls_at_start", 0)
 
 
-def _stochasticity(method: PlanSolver, cell: Cell) -> Any:
+def stochasticity(method: PlanSolver, cell: Cell) -> Any:
     """The problem's: 0 for the flow, 1 for the reverse SDE, and what its name implies for a solver with a fixed one."""
     if cell.stochasticity is not None:
         return cell.stochasticity
@@ -160,7 +160,7 @@ def _law_error(method: Any, given: OrderProblem, times: Tensor, cell: Cell) -> f
         law = peers.law_of(method, mean, variances, _levels(given, times))
         found_mean, found_variance = alpha * law.mean, alpha**2 * law.variance
     else:
-        moments = method.plan(given.process, times, _stochasticity(method, cell)).gaussian_moments(mean, variances)
+        moments = method.plan(given.process, times, stochasticity(method, cell)).gaussian_moments(mean, variances)
         found_mean, found_variance = moments.mean, moments.cov
     exact_mean, exact_variance = alpha * mean, alpha**2 * variances + sigma**2
     squared = ((found_mean - exact_mean) ** 2 + (found_variance.sqrt() - exact_variance.sqrt()) ** 2).sum()

@@ -16,11 +16,11 @@ from typing import Any
 
 from plotly import offline
 
-from sdekit.bench import strips
+from sdekit.bench import parts_page, strips
 from sdekit.bench.curves import TITLES, fitted_line, merged
 from sdekit.bench.files import write_atomically
 from sdekit.bench.results import read_results
-from sdekit.bench.summary import ABOVE
+from sdekit.bench.summary import ABOVE, work_spots
 from sdekit.errors import OptionError
 
 __all__ = ["FILE_NAME", "page", "write_report"]
@@ -58,6 +58,8 @@ def page(content: Mapping[str, Any]) -> str:
         "description": html.escape(content["suite"]["description"]),
         "style": _asset("page.css"),
         "notice": _notice(content),
+        "parts": parts_page.sections(content["results"]),
+        "parts_link": parts_page.links(content["results"]),
         "pictures": _pictures(content),
         "environment": _environment(content),
         "command": html.escape(_command(content)),
@@ -103,7 +105,10 @@ def _json(data: Any) -> str:
 
 def _data(content: Mapping[str, Any]) -> dict[str, Any]:
     results = content["results"]
-    solvers = {r["solver"]: {"family": r["family"], "variant": bool(r["options"])} for r in results}
+    solvers = {
+        r["solver"]: {"family": r["family"], "variant": bool(r["options"]), "package": r.get("package")}
+        for r in results
+    }
     return {
         "suite": content["source"],
         "tolerance": content["suite"]["tolerance"],
@@ -113,7 +118,12 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
         "orders": [_order(r) for r in results if r["what"] == "order"],
         "curves": _curves(results),
         "titles": TITLES,
+        "skipped": list(dict.fromkeys(r["message"] for r in results if r["status"] == "skipped")),
     }
+
+
+def _solver(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {"family": result["family"], "variant": bool(result["options"]), "package": result.get("package")}
 
 
 def _order(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,21 +139,31 @@ def _order(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _curves(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, ...], list[Any]] = {}
+    spots = work_spots(results)
     for r in results:
         if r["what"] == "work" and r["status"] == "ok":
             groups.setdefault((r["target"], r["process"], r["grid"], r["kind"]), []).append(r)
     return [
         {
             **dict(zip(("target", "process", "grid", "kind"), place, strict=True)),
+            "spot": spots[place[0], place[1], place[2]],
             "solvers": names,
             "declared": declared,
             "calls": calls,
             "errors": [_rounded(e) for e in errors],
+            "seconds": _seconds(group, names[0]),
             "fit": [_rounded(v) for v in fitted_line(calls, errors) or ()],
         }
         for place, group in groups.items()
         for names, declared, (calls, errors) in merged(group)
     ]
+
+
+def _seconds(results: Sequence[Mapping[str, Any]], solver: str) -> list[float | None]:
+    """What the points of a solver's curve cost."""
+    of_it = next(r for r in results if r["solver"] == solver)
+    pairs = zip(of_it["points"], of_it.get("point_seconds") or (), strict=False)
+    return [_rounded(s) for s in {p["calls"]: s for p, s in pairs if p["error"]}.values()]
 
 
 def _rounded(value: float | None) -> float | None:

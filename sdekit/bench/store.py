@@ -29,7 +29,14 @@ FORMAT = "sdekit cell 1"
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 # Of the command line and of the benchmarks, only these can change a number.
 _DRAWING = ("cli", "bench")
-_MEASURING = ("bench/build.py", "bench/cells.py", "bench/measure.py", "bench/precision.py", "bench/peers/")
+_MEASURING = (
+    "bench/build.py",
+    "bench/cells.py",
+    "bench/measure.py",
+    "bench/parts.py",
+    "bench/precision.py",
+    "bench/peers/",
+)
 
 
 @dataclass
@@ -143,6 +150,8 @@ class Store:
 
 def made_by(cell: Cell) -> dict[str, Any]:
     """What else a number depends on: the code, the versions and the machine."""
+    if not cell.variant.solver:
+        return {**_surroundings(), "plugin": None}
     if is_peer(cell.variant.solver):
         package = peers.get(cell.variant.solver).package
         return {**_surroundings(), "plugin": f"{package} {version_of(package)}"}

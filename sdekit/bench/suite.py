@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from sdekit.bench.faults import Faults, placed, together
 from sdekit.errors import OptionError, SdekitError, UnknownNameError, suggest
 
-__all__ = ["Build", "Choice", "Orders", "Picture", "Suite", "Work", "available", "load"]
+__all__ = ["Build", "Choice", "Orders", "Parts", "Picture", "Protocol", "Suite", "Work", "available", "load"]
 
 # Names become names of files: nothing that leaves the folder, and nothing that a spreadsheet would take for a formula.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -99,6 +99,33 @@ class Picture(_OnTarget):
     values: tuple[float, float]
 
 
+class Parts(_OnTarget):
+    """Where errors come from: the prior, the steps, and stopping before the data. See `sdekit.metrics.decompose`.
+
+    Deterministic ones on the target itself, by paths; weak ones on the Gaussian of its mean and covariance, exactly.
+
+    Attributes:
+        stochasticity: values of the reverse SDE's, for weak ones; the solver's own where there are none.
+        finish: what is done with the last state.
+    """
+
+    process: str
+    grid: str
+    calls: Annotated[list[Steps], Field(min_length=1)]
+    solvers: Annotated[list[Choice], Field(min_length=1)]
+    stochasticity: list[Annotated[float, Field(ge=0)]] = []
+    finish: Literal["state", "rescaled", "denoised"] = "state"
+    samples: Annotated[int, Field(ge=1, le=100_000)] = 256
+
+
+class Protocol(_Table):
+    """The Gaussian protocol of Pierret and Galerne on a target's covariance. See `sdekit.metrics.gaussian_protocol`."""
+
+    target: str
+    calls: Annotated[list[Steps], Field(min_length=1)]
+    truncations: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
+
+
 class Suite(_Table):
     """A whole suite.
 
@@ -108,7 +135,7 @@ class Suite(_Table):
         cell_memory_mb: how many megabytes more than its process has it may take, on Linux; None for any number.
         processes, targets: what sections refer to by name.
         variants: solvers measured besides the registered ones with default options.
-        orders, work, pictures: the sections.
+        orders, work, parts, protocol, pictures: the sections.
         table_calls: the numbers of calls whose errors the printed table shows.
     """
 
@@ -124,6 +151,8 @@ class Suite(_Table):
     variants: list[Choice] = []
     orders: list[Orders] = []
     work: list[Work] = []
+    parts: list[Parts] = []
+    protocol: list[Protocol] = []
     pictures: list[Picture] = []
 
 

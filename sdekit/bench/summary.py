@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +65,7 @@ def summarise(results: Iterable[dict[str, Any]], tolerance: float, calls: Sequen
     results = list(results)
     spots = work_spots(results)
     for result in results:
-        if result["what"] == "picture" and result["status"] == "ok":
+        if result["what"] not in ("order", "work") and result["status"] == "ok":
             continue
         key = (result["solver"], result["kind"])
         line = lines.setdefault(key, Line(*key, tolerance=tolerance))
@@ -85,7 +85,7 @@ def summarise(results: Iterable[dict[str, Any]], tolerance: float, calls: Sequen
     return sorted(lines.values(), key=lambda v: (v.kind, v.declared or 0, v.solver))
 
 
-def work_spots(results: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], str]:
+def work_spots(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str], str]:
     """What errors stand under, by target, process and grid: the target, where it is measured in one place alone."""
     found = dict.fromkeys(_where(r) for r in results if r["what"] == "work")
     grids = [where for where in found if where[2] != "own steps"]
@@ -93,7 +93,7 @@ def work_spots(results: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], 
     return {w: w[0] if w[0] in alone and w in grids else ", ".join(w) for w in found}
 
 
-def _where(result: dict[str, Any]) -> tuple[str, str, str]:
+def _where(result: Mapping[str, Any]) -> tuple[str, str, str]:
     return result["target"], result["process"], result["grid"]
 
 

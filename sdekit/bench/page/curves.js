@@ -17,10 +17,13 @@
     document.getElementById("work-about").textContent = "This run measured no errors at given numbers of calls.";
     return;
   }
-  fill(form.elements.target, data.curves.map((c) => c.target));
+  // Steps of a solver's own belong to every grid.
+  const spots = data.curves.filter((c) => c.grid !== "own steps");
+  fill(form.elements.target, (spots.length ? spots : data.curves).map((c) => c.spot));
   fill(form.elements.kind, data.curves.map((c) => c.kind));
   fill(form.elements.family, Object.values(data.solvers).map((s) => s.family).sort(), "all");
-  form.elements.target.value = data.curves[data.curves.length - 1].target;
+  form.elements.target.selectedIndex = form.elements.target.options.length - 1;
+  if (!data.curves.some((c) => c.seconds.length)) form.elements.against.closest("label").remove();
 
   function colour(declared) {
     const name = [1, 2, 3, 4, 5].includes(declared) ? declared : "x";
@@ -31,11 +34,19 @@
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
+  function here(curve) {
+    const spot = form.elements.target.value;
+    const same = (c) => c.spot === spot && c.target === curve.target && c.process === curve.process;
+    return curve.spot === spot || (curve.grid === "own steps" && spots.some(same));
+  }
+
   function chosen() {
     const wanted = form.elements;
+    const text = wanted.solver.value.trim().toLowerCase();
     return data.curves.filter(
       (c) =>
-        c.target === wanted.target.value &&
+        here(c) &&
+        (!text || c.solvers.some((s) => s.toLowerCase().includes(text))) &&
         c.kind === wanted.kind.value &&
         (!wanted.family.value || c.solvers.some((s) => family(s) === wanted.family.value)),
     );
@@ -44,6 +55,8 @@
   function visible(curve) {
     if (hidden.has(curve)) return !hidden.get(curve);
     const show = form.elements.show.value;
+    if (show === "ours") return curve.solvers.some((s) => !data.solvers[s].package);
+    if (show === "others") return curve.solvers.some((s) => data.solvers[s].package);
     return show === "all" || (show === "defaults" && curve.solvers.some((s) => !data.solvers[s].variant));
   }
 
@@ -66,11 +79,15 @@
     return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
   }
 
+  function timed() {
+    return form.elements.against && form.elements.against.value === "seconds";
+  }
+
   function traces(strong) {
     const lines = curves.map(({ curve, symbol, dash }) => ({
       type: "scatter",
       mode: "lines+markers",
-      x: curve.calls,
+      x: timed() ? curve.seconds : curve.calls,
       y: curve.errors,
       name: plain(curve.solvers[0]),
       meta: curve,
@@ -78,9 +95,9 @@
       opacity: !strong || strong === curve ? 1 : 0.15,
       line: { color: colour(curve.declared), width: strong === curve ? 2.5 : 1.4, dash },
       marker: { symbol, size: 6, color: colour(curve.declared) },
-      hovertemplate: `${curve.solvers.map(plain).join(" = ")}<br>%{x} calls, error %{y:.2e}<extra></extra>`,
+      hovertemplate: `${curve.solvers.map(plain).join(" = ")}<br>%{x} ${timed() ? "s" : "calls"}, error %{y:.2e}<extra></extra>`,
     }));
-    if (strong && strong.fit.length && visible(strong)) lines.push(fitted(strong));
+    if (strong && strong.fit.length && !timed() && visible(strong)) lines.push(fitted(strong));
     return lines;
   }
 
@@ -109,7 +126,9 @@
       hovermode: "closest",
       dragmode: false,
       hoverlabel: { bgcolor: style("--page"), bordercolor: style("--line"), font: { color: style("--text") } },
-      xaxis: { ...axis, title: { text: "model calls", font: { size: 13 } }, tickvals: ticks, fixedrange: true },
+      xaxis: timed()
+        ? { ...axis, title: { text: "processor seconds", font: { size: 13 } }, exponentformat: "power", dtick: 1, fixedrange: true }
+        : { ...axis, title: { text: "model calls", font: { size: 13 } }, tickvals: ticks, fixedrange: true },
       annotations: [
         { text: "relative error", xref: "paper", yref: "paper", x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false },
       ],
@@ -164,7 +183,7 @@
   }
 
   function tell(curve, point) {
-    const what = point ? `${point.x} calls, error ${exponent(point.y)}: ` : "";
+    const what = point ? `${point.x} ${timed() ? "s" : "calls"}, error ${exponent(point.y)}: ` : "";
     note.replaceChildren(`${curve.solvers[0]}, ${what}`, make("code", {}, command(curve.solvers[0], curve)));
   }
 
@@ -172,11 +191,12 @@
     const found = chosen().sort((a, b) => (at(a, data.calls[1]) ?? Infinity) - (at(b, data.calls[1]) ?? Infinity));
     const byName = marked([...found].sort((a, b) => a.declared - b.declared || a.solvers[0].localeCompare(b.solvers[0])));
     curves = byName;
-    const place = found[0];
+    const place = found.find((c) => c.grid !== "own steps") || found[0];
     document.getElementById("work-about").textContent = place
       ? `${place.target}, process ${place.process}, grid ${place.grid}; ${data.titles[place.kind] || place.kind}. ` +
         "Colours stand for declared orders. The slope is fitted to the last half of a curve above rounding errors. " +
-        "Methods that are the same share a curve."
+        "Methods that are the same share a curve." +
+        (data.skipped.length ? ` Not measured: ${data.skipped.join("; ")}` : "")
       : "No curve fits these choices.";
     const heads = ["Solver", "Declared", "Slope", ...data.calls.map((n) => `Error at ${n}`), ""];
     const classes = ["", "number roomy", "number", ...data.calls.map((_, i) => (i === 1 ? "number" : "number roomy")), "roomy"];
@@ -189,6 +209,7 @@
     if (event.target.name === "show") hidden.clear();
     render();
   });
+  form.elements.solver.addEventListener("input", render);
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const media of [dark, narrow]) media.addEventListener("change", render);
   render();
