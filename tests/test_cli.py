@@ -41,6 +41,8 @@ COMMANDS = [
     ("bench", "run"),
     ("bench", "report"),
     ("bench", "compare"),
+    ("bench", "query"),
+    ("bench", "parquet"),
     ("report",),
 ]
 

@@ -171,8 +171,25 @@ def _errors(results: Sequence[Mapping[str, Any]]) -> str:
     return _csv(header, rows)
 
 
+def _cell(value: Any) -> Any:
+    """What a spreadsheet would take for a formula is made plain text; numbers, negative ones too, stay as they are."""
+    if not isinstance(value, str):
+        return value
+    line = " ".join(value.split())
+    return f"'{line}" if line.startswith(("=", "+", "-", "@")) and not _are_numbers(line) else line
+
+
+def _are_numbers(text: str) -> bool:
+    try:
+        for part in text.split(" "):
+            float(part)
+    except ValueError:
+        return False
+    return True
+
+
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([header, *rows])
+    writer.writerows([header, *([_cell(value) for value in row] for row in rows)])
     return buffer.getvalue()

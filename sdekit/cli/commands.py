@@ -197,6 +197,62 @@ def compare(
         raise typer.Exit(status)
 
 
+@bench.command("advise", epilog="Example: `sdekit bench advise results/work-precision`")
+def advise(
+    folder: Annotated[Path, typer.Argument(help="What `sdekit bench run` wrote.")] = Path("results/work-precision"),
+    calls: Annotated[
+        list[int] | None,
+        typer.Option(help="A number of calls. Repeatable.", show_default="5, 10, 20, 50, 100, 500"),
+    ] = None,
+) -> None:
+    """Say which sampler has the least error at each number of calls, and how sure that is: Markdown.
+
+    Exit status: 0, or 2 where results are missing or damaged.
+    """
+    from sdekit.bench.advice import page
+    from sdekit.bench.results import read_results
+
+    numbers = calls or [5, 10, 20, 50, 100, 500]
+    asked = "".join(f" --calls {n}" for n in calls or ())
+    typer.echo(page(read_results(folder), numbers, f"sdekit bench advise {folder}{asked}"), nl=False)
+
+
+@bench.command(
+    "query",
+    epilog='Example: `sdekit bench query results/orders "select solver, min(measured) from cells group by 1"`',
+)
+def query(
+    folder: Annotated[Path, typer.Argument(help="What `sdekit bench run` wrote, or is writing.")],
+    sql: Annotated[str, typer.Argument(help="SQL over the views cells and points, as duckdb understands it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Select from results: `cells` has a row for each measurement, `points` one for each error in it.
+
+    The statement sees these two and nothing else: no files, no network.
+    """
+    from sdekit.bench.query import query as select
+
+    columns, rows = select(folder, sql)
+    if as_json:
+        found = [dict(zip(columns, map(_json_value, row), strict=True)) for row in rows]
+        typer.echo(json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        table.add_column(Text(name), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+    Console().print(table)
+
+
+@bench.command("parquet", epilog="Example: `sdekit bench parquet results/orders`")
+def parquet(folder: Annotated[Path, typer.Argument(help="What `sdekit bench run` wrote, or is writing.")]) -> None:
+    """Write what is finished as results.parquet in that folder, a row for each measurement."""
+    from sdekit.bench.query import finished, write_parquet
+
+    Console().print(Text(f"Written to {write_parquet(folder, finished(folder))}"), soft_wrap=True)
+
+
 def _solver_table(found: list[SolverInfo], *, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("name", no_wrap=True)
@@ -249,6 +305,8 @@ def _json_value(value: Any) -> Any:
     """JSON has no infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, list):
+        return [_json_value(v) for v in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
 
 

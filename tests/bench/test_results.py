@@ -97,6 +97,17 @@ def test_csv_holds_the_same_numbers(tmp_path: Path) -> None:
     assert errors[0]["solver"] == "exp_adams(order=3, single_step)"
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1 +cmd|'x'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-1 =A1"])
+def test_no_cell_of_a_table_is_a_formula(tmp_path: Path, name: str) -> None:
+    low: dict[str, Any] = {"half_log_snr": [-1.0, 1.5], "errors": [-1.0, 0.25, 0.0625]}
+    write(tmp_path, [order(name, grid=name, **low), work(name)])
+    for file in ("orders.csv", "errors.csv"):
+        for row in csv.DictReader(io.StringIO((tmp_path / file).read_bytes().decode(), newline="")):
+            assert row["solver"] == f"'{name.strip()}"
+            assert float(row["half_log_snr_start"]) == -1.0, "a negative number stays one"
+            assert "errors" not in row or row["errors"] == "-1.0 0.25 0.0625"
+
+
 def test_results_are_read_back_or_refused(tmp_path: Path) -> None:
     write(tmp_path, [order(), work()])
     path = tmp_path / results.FILE

@@ -55,7 +55,7 @@ def test_everything_is_written_and_named(tiny: Path, tmp_path: Path) -> None:
     assert status == 0
     names = {p.name for p in out.iterdir()}
     assert names - {"cells"} == {
-        *("results.json", "orders.csv", "errors.csv", "report.html"),
+        *("results.json", "results.parquet", "orders.csv", "errors.csv", "report.html"),
         *("work-mixture.png", "orders.png", "samples-images.png"),
     }
     assert all(name in text for name in names - {"cells"})
