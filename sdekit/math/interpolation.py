@@ -11,7 +11,7 @@ import numpy as np
 from sdekit.errors import OptionError, ShapeError
 from sdekit.math.phi import MAX_PHI, phis
 
-__all__ = ["exponential_weights", "interpolation_weights"]
+__all__ = ["exponential_weights", "interpolation_weights", "moment_weights"]
 
 _FACTORIAL = [float(math.factorial(k)) for k in range(MAX_PHI + 1)]
 
@@ -35,10 +35,31 @@ def exponential_weights(nodes: Sequence[float], zeta: float) -> list[float]:
     _check_nodes(nodes)
     n = len(nodes)
     values = phis(n, zeta)
-    moments = [factorial * value for factorial, value in zip(_FACTORIAL, values[1:], strict=False)]
+    return _weights(nodes, [factorial * value for factorial, value in zip(_FACTORIAL, values[1:], strict=False)])
+
+
+def moment_weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
+    """Weights w_j with sum_j w_j q(r_j) = I(q) for deg q < len(nodes), from moments I(u^k), k < len(nodes), of a
+    functional I: an integral over [0, 1] with a weight of one sign, and nodes of 0 and below, lose no digit.
+
+    Raises:
+        OptionError: no nodes, more than MAX_PHI, two equal ones or one that is not finite.
+        ShapeError: fewer moments than nodes.
+    """
+    _check_nodes(nodes)
+    if len(moments) < len(nodes):
+        raise ShapeError(
+            "moments", got=f"{len(moments)}", expected=f"{len(nodes)}, one for each node", fix="Pass as many."
+        )
+    return _weights(nodes, moments[: len(nodes)])
+
+
+def _weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
+    if len(nodes) <= len(_FEW):
+        return _FEW[len(nodes) - 1](*nodes, *moments)
     weights = []
     for j, center in enumerate(nodes):
-        # moments holds int e^((1 - u) zeta) u^k prod_{i < j} (u - r_i) du; the loop brings in the nodes after j
+        # moments holds I(u^k prod_{i < j} (u - r_i)); the loop brings in the nodes after j
         tail, scale = moments, 1.0
         for i, node in enumerate(nodes):
             if i != j:
@@ -48,6 +69,38 @@ def exponential_weights(nodes: Sequence[float], zeta: float) -> list[float]:
         weights.append(tail[0] / scale)
         moments = [above - center * value for value, above in pairwise(moments)]
     return weights
+
+
+def _one(a: float, m: float) -> list[float]:
+    return [m]
+
+
+def _two(a: float, b: float, m: float, m1: float) -> list[float]:
+    d = a - b
+    return [(m1 - b * m) / d, (a * m - m1) / d]
+
+
+def _three(a: float, b: float, c: float, m: float, m1: float, m2: float) -> list[float]:
+    ab, ac, bc = a - b, a - c, b - c
+    return [
+        (m2 - (b + c) * m1 + b * c * m) / (ab * ac),
+        ((a + c) * m1 - m2 - a * c * m) / (ab * bc),
+        (m2 - (a + b) * m1 + a * b * m) / (ac * bc),
+    ]
+
+
+def _four(a: float, b: float, c: float, d: float, m: float, m1: float, m2: float, m3: float) -> list[float]:
+    ab, ac, ad, bc, bd, cd = a - b, a - c, a - d, b - c, b - d, c - d
+    return [
+        (m3 - (b + c + d) * m2 + (b * c + (b + c) * d) * m1 - b * c * d * m) / (ab * ac * ad),
+        (m3 - (a + c + d) * m2 + (a * c + (a + c) * d) * m1 - a * c * d * m) / (-ab * bc * bd),
+        (m3 - (a + b + d) * m2 + (a * b + (a + b) * d) * m1 - a * b * d * m) / (ac * bc * cd),
+        (m3 - (a + b + c) * m2 + (a * b + (a + b) * c) * m1 - a * b * c * m) / (-ad * bd * cd),
+    ]
+
+
+_FEW = (_one, _two, _three, _four)
+"""The same for few nodes and as many moments, written out: most of the time of planning goes here."""
 
 
 def interpolation_weights(
@@ -77,10 +130,11 @@ def interpolation_weights(
     left = [np.asarray(weights, dtype=np.float64)]
     for factor in factors[:-1]:
         left.append(left[-1] * factor)
-    sums, right = [], np.ones(len(points))
-    for product, factor in zip(reversed(left), reversed(factors), strict=True):
-        sums.append(float(product @ right))
-        right = right * factor
+    sums, right = [float(left[-1].sum())], factors[-1]
+    for j in range(len(nodes) - 2, -1, -1):
+        sums.append(float(left[j] @ right))
+        if j:
+            right = right * factors[j]
     sums.reverse()
     scales = [math.prod([center - node for node in nodes if node != center]) for center in nodes]
     return [total / scale for total, scale in zip(sums, scales, strict=True)]

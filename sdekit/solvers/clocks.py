@@ -19,10 +19,16 @@ import numpy as np
 import torch
 
 from sdekit.affine import AffineSDE, Level
-from sdekit.math.interpolation import exponential_weights, interpolation_weights
+from sdekit.math.interpolation import exponential_weights, interpolation_weights, moment_weights
 from sdekit.plan import Row
 from sdekit.sde import Stochasticity
-from sdekit.solvers.exponential import ExponentialStep, lambda_rule, multistep_rows, touches_end
+from sdekit.solvers.exponential import (
+    ExponentialStep,
+    exponential_step,
+    lambda_rule,
+    multistep_rows,
+    touches_end,
+)
 
 __all__ = ["CLOCKS", "adams_weights", "clocked_rows"]
 
@@ -49,7 +55,7 @@ def clocked_rows(
     """
 
     def interpolation(levels: list[Level]) -> _Clock:
-        return _Clock(process, levels, clock, prediction, tau, through_zero)
+        return _Clock(process, levels, clock, prediction, tau, through_zero, order)
 
     return multistep_rows(
         process,
@@ -104,12 +110,18 @@ class _Clock:
         prediction: str,
         tau: Stochasticity,
         through_zero: bool,
+        order: int,
     ) -> None:
         self.levels, self.clock, self.sign = levels, clock, -1.0 if clock == "rho" else 1.0
         noise_in_rho = clock == "rho" and prediction == "noise"
         self.plain = (noise_in_rho and not callable(tau)) or (clock == "kappa" and prediction == "data" and tau == 0)
         self.through_zero = through_zero and noise_in_rho and tau == 0
-        self.inner = _inner_times(process, levels) if clock == "t" else {}
+        self.process, self.order = process, order
+        self.known: dict[int, list[float]] = {}
+        if not self.plain and not callable(tau):
+            found = [(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(levels)) if not touches_end(s, t)]
+            steps = [exponential_step(process, s, t, prediction, tau) for _, s, t in found]
+            self.known = dict(zip((n for n, *_ in found), self._moments([n for n, *_ in found], steps), strict=True))
 
     def regular(self, s: Level, t: Level) -> bool:
         """Only asked for steps that touch an end."""
@@ -122,13 +134,28 @@ class _Clock:
         nodes = [self._place(s, t, level) for level in outputs]
         if self.plain:
             return [step.total * w for w in exponential_weights(nodes, 0.0)]
-        points, quad = step.quadrature()
+        return moment_weights(nodes, self.known[n] if n in self.known else self._moments([n], [step])[0])
+
+    def _moments(self, which: Sequence[int], steps: Sequence[ExponentialStep]) -> list[list[float]]:
+        """For each of these steps int W(lambda) c^k dlambda, k < order."""
+        if not steps:
+            return []
+        rules = [step.quadrature() for step in steps]
+        counts = [len(points) for points, _ in rules]
+        points, moment = (np.concatenate([rule[i] for rule in rules]) for i in (0, 1))
+        ends = [(self.levels[n], self.levels[n + 1]) for n in which]
+        h = np.repeat([t.half_log_snr - s.half_log_snr for s, t in ends], counts)
         if self.clock == "t":
-            values = (self.inner[n] - s.t) / (t.t - s.t)
+            lambdas = np.repeat([s.half_log_snr for s, _ in ends], counts) + points * h
+            start, whole = (np.repeat(v, counts) for v in zip(*((s.t, t.t - s.t) for s, t in ends), strict=True))
+            values = (self.process.time_at(torch.from_numpy(lambdas)).numpy() - start) / whole
         else:
-            z = self.sign * (t.half_log_snr - s.half_log_snr)
-            values = np.expm1(z * points) / math.expm1(z)
-        return interpolation_weights(nodes, values, quad)
+            values = np.expm1(self.sign * h * points) / np.expm1(self.sign * h)
+        first, found = np.cumsum([0, *counts[:-1]]), []
+        for _ in range(self.order):
+            found.append(np.add.reduceat(moment, first))
+            moment = moment * values
+        return np.stack(found, 1).tolist()
 
     def _place(self, s: Level, t: Level, at: Level) -> float:
         """Where a level is in a step, counted in the clock: 0 at s, 1 at t."""
@@ -136,17 +163,3 @@ class _Clock:
             return (at.t - s.t) / (t.t - s.t)
         back, whole = (self.sign * (v.half_log_snr - s.half_log_snr) for v in (at, t))
         return math.expm1(back) / math.expm1(whole)
-
-
-def _inner_times(process: AffineSDE, levels: Sequence[Level]) -> dict[int, np.ndarray]:
-    """For each step that does not touch an end the times of its quadrature points, found all at once."""
-    steps = [(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(levels)) if not touches_end(s, t)]
-    if not steps:
-        return {}
-    lambdas = []
-    for _, s, t in steps:
-        h = t.half_log_snr - s.half_log_snr
-        lambdas.append(s.half_log_snr + lambda_rule(h)[0] * h)
-    times = process.time_at(torch.from_numpy(np.concatenate(lambdas))).numpy()
-    ends = np.cumsum([len(v) for v in lambdas])[:-1]
-    return {n: found for (n, *_), found in zip(steps, np.split(times, ends), strict=True)}

@@ -14,11 +14,14 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
-from sdekit.math.interpolation import interpolation_weights
+from sdekit.math.interpolation import moment_weights
 from sdekit.math.quadrature import gauss_legendre
 from sdekit.plan import DATA, Row, commit
 from sdekit.sde import Stochasticity
@@ -35,33 +38,42 @@ _PANEL = 1.0
 """The longest range of lambda for one Gauss rule: the default's e^{rho^0.3} is smooth on it to rounding."""
 _RELEASED_POINTS = 100
 _LARGEST = 700.0
+_LOG_10 = math.log(10.0)
 
 
 class NoiseScale(NamedTuple):
-    """log G(rho), G = phi / rho, up to a constant, its slope dlog G / dlog rho = tau^2, and its value at infinity."""
+    """log G(rho), G = phi / rho, up to a constant, and its value at infinity; of arrays both log G and its slope dlog G
+    / dlog rho = tau^2."""
 
     log_gain: Callable[[float], float]
-    slope: Callable[[float], float]
     top: float
+    arrays: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+    def slope(self, rho: float) -> float:
+        """dlog G / dlog rho = tau^2."""
+        return float(self.arrays(np.array([rho]))[1][0])
 
 
 def _power(exponent: float) -> NoiseScale:
     """phi = rho^(1 + exponent)."""
-    return NoiseScale(lambda rho: exponent * math.log(rho), lambda rho: exponent, math.inf if exponent else 0.0)
+    top = math.inf if exponent else 0.0
+    return NoiseScale(
+        lambda rho: exponent * math.log(rho), top, lambda rho: (exponent * np.log(rho), np.full_like(rho, exponent))
+    )
 
 
-def _raised(log_term: Callable[[float], float], slope: Callable[[float], float], top: float) -> NoiseScale:
+def _raised(log_term: Callable[[Any], Any], slope: Callable[[Any], Any], top: float) -> NoiseScale:
     """phi = rho (e^u + 10) for u = log_term(rho), du / dlog rho = slope(rho)."""
 
     def log_gain(rho: float) -> float:
         u = log_term(rho)
         return max(u, 0.0) + math.log(math.exp(u - max(u, 0.0)) + 10 * math.exp(-max(u, 0.0)))
 
-    def own(rho: float) -> float:
+    def arrays(rho: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         u = log_term(rho)
-        return slope(rho) / (1 + 10 * math.exp(-u)) if u > -_LARGEST else 0.0
+        return np.logaddexp(u, _LOG_10), slope(rho) / (1 + 10 * np.exp(-np.maximum(u, -_LARGEST)))
 
-    return NoiseScale(log_gain, own, top)
+    return NoiseScale(log_gain, top, arrays)
 
 
 def _sde_4() -> NoiseScale:
@@ -70,11 +82,12 @@ def _sde_4() -> NoiseScale:
     def log_gain(rho: float) -> float:
         return -0.1 * math.log(rho) + math.log(math.log1p(100 * rho**1.5))
 
-    def slope(rho: float) -> float:
+    def arrays(rho: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         u = 100 * rho**1.5
-        return -0.1 + 1.5 * u / ((1 + u) * math.log1p(u))
+        log = np.log1p(u)
+        return np.log(log) - 0.1 * np.log(rho), 1.5 * u / ((1 + u) * log) - 0.1
 
-    return NoiseScale(log_gain, slope, -math.inf)
+    return NoiseScale(log_gain, -math.inf, arrays)
 
 
 NOISE_SCALES: dict[str, NoiseScale] = {
@@ -88,6 +101,13 @@ NOISE_SCALES: dict[str, NoiseScale] = {
 }
 """phi by name, as the released code numbers them: rho; rho^2; rho (e^{-1/rho} + 10); rho^1.5; rho^2.5;
 rho^0.9 log10(1 + 100 rho^1.5); rho (e^{rho^0.3} + 10)."""
+
+
+@lru_cache(maxsize=64)
+def _rule(panels: int) -> tuple[np.ndarray, np.ndarray]:
+    """A Gauss rule on each of these parts of [0, 1]."""
+    nodes, weights = (np.array(v) for v in gauss_legendre(_QUADRATURE))
+    return ((np.arange(panels)[:, None] + nodes) / panels).ravel(), np.tile(weights / panels, panels)
 
 
 @register("er_sde", aliases=("ER-SDE", "er_sde_solver"))
@@ -137,7 +157,9 @@ class ERSDE(PlanSolver):
             refuse_upwards(self, times)
         rows: list[Row] = []
         history: list[tuple[int, float]] = []  # (row, rho) of the outputs, newest first
-        for n, (s, t) in enumerate(itertools.pairwise(process.levels(times))):
+        levels = process.levels(times)
+        moments = {} if self.as_released else self._moments(levels)
+        for n, (s, t) in enumerate(itertools.pairwise(levels)):
             if touches_end(s, t):
                 rows.append(self._limit(n, s, t))
                 continue
@@ -145,7 +167,12 @@ class ERSDE(PlanSolver):
             history = [(i, s.rho), *history[: self.order - 1]]
             log_kept = self._log_kept(s.rho, t.rho)
             ratio = math.exp(log_kept - (t.half_log_snr - s.half_log_snr))  # phi_t / phi_s
-            weights = (self._released if self.as_released else self._exact)(s, t, ratio, [rho for _, rho in history])
+            nodes = [rho for _, rho in history]
+            weights = (
+                self._released(s, t, ratio, nodes)
+                if self.as_released
+                else self._exact(s, t, ratio, nodes, moments.get(n, []))
+            )
             outputs = {i - row: t.alpha * w for (row, _), w in zip(history, weights, strict=True)}
             std = t.sigma * math.sqrt(-math.expm1(2 * log_kept))
             rows.append(commit(n, s, DATA, t.alpha / s.alpha * ratio, outputs, {0: std}))
@@ -172,20 +199,42 @@ class ERSDE(PlanSolver):
             )
         return found
 
-    def _exact(self, s: Level, t: Level, ratio: float, nodes: list[float]) -> list[float]:
+    def _exact(self, s: Level, t: Level, ratio: float, nodes: list[float], moments: list[float]) -> list[float]:
         """The weights of the predictions at these rho."""
-        phi, h = NOISE_SCALES[self.noise_scale], t.half_log_snr - s.half_log_snr
         if len(nodes) == 1:
             return [1 - ratio]
-        last, panels = phi.log_gain(t.rho), max(1, math.ceil(abs(h) / _PANEL))
-        points, base = gauss_legendre(_QUADRATURE)
-        rho, quad = [], []
-        for k, (u, w) in itertools.product(range(panels), zip(points, base, strict=True)):
-            rest = (1 - (k + u) / panels) * h  # lambda_t - lambda
-            r = t.rho * math.exp(rest)
-            rho.append(r)
-            quad.append(h * w / panels * (1 + phi.slope(r)) * math.exp(last - phi.log_gain(r) - rest))
-        return interpolation_weights(nodes, rho, quad)
+        return moment_weights([(rho - s.rho) / (t.rho - s.rho) for rho in nodes], moments)
+
+    def _moments(self, levels: list[Level]) -> dict[int, list[float]]:
+        """For each step that does not touch an end, the integral of (rho - rho_s)^k / (rho_t - rho_s)^k with the weight
+        of the prediction, k < order: of all steps at once."""
+        steps = [(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(levels)) if not touches_end(s, t)]
+        if not steps or self.order == 1:
+            return {}
+        phi = NOISE_SCALES[self.noise_scale]
+        lengths = [t.half_log_snr - s.half_log_snr for _, s, t in steps]
+        rules = [_rule(max(1, math.ceil(abs(h) / _PANEL))) for h in lengths]
+        counts = [len(points) for points, _ in rules]
+        u, w = (np.concatenate([rule[i] for rule in rules]) for i in (0, 1))
+        h, start, end, last = (
+            np.repeat(np.array(v), counts)
+            for v in (
+                lengths,
+                [s.rho for _, s, _ in steps],
+                [t.rho for *_, t in steps],
+                [phi.log_gain(t.rho) for *_, t in steps],
+            )
+        )
+        rest = (1 - u) * h  # lambda_t - lambda
+        rho = end * np.exp(rest)
+        gain, slope = phi.arrays(rho)
+        moment = h * w * (1 + slope) * np.exp(last - gain - rest)
+        place, first = (rho - start) / (end - start), np.cumsum([0, *counts[:-1]])
+        found = []
+        for _ in range(self.order):
+            found.append(np.add.reduceat(moment, first))
+            moment = moment * place
+        return {n: row for (n, *_), row in zip(steps, np.stack(found, 1).tolist(), strict=True)}
 
     def _released(self, s: Level, t: Level, ratio: float, nodes: list[float]) -> list[float]:
         """As released: amounts of the prediction, of its one-sided difference, and of the difference of two of those.

@@ -32,6 +32,7 @@ from sdekit.sde import Stochasticity
 from sdekit.solvers.exponential_tableau import KROGSTAD, tableau_rows
 
 __all__ = [
+    "PANEL",
     "ExponentialStep",
     "Interpolation",
     "exponential_step",
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 _QUADRATURE = 20
-_PANEL = 3.0
+PANEL = 3.0
 """The longest range of lambda for one Gauss rule of that many points, so that e^lambda is integrated to rounding."""
 
 
@@ -152,7 +153,7 @@ def lambda_rule(length: float) -> tuple[np.ndarray, np.ndarray]:
 
     They integrate e^lambda, and functions of t(lambda), to rounding: of the latter the poles are pi / 2 away.
     """
-    return _rule(max(1, math.ceil(abs(length) / _PANEL)))
+    return _rule(max(1, math.ceil(abs(length) / PANEL)))
 
 
 @lru_cache(maxsize=64)

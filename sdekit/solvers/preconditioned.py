@@ -27,6 +27,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ from torch import Tensor
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError, ShapeError
-from sdekit.math.interpolation import interpolation_weights
+from sdekit.math.interpolation import moment_weights
 from sdekit.model import Model
 from sdekit.plan import DATA, Combination, Row, combine
 from sdekit.plan.coefficients import Block, Coefficient, Direction
@@ -43,7 +44,7 @@ from sdekit.sde import Stochasticity
 from sdekit.shapes import expand_time
 from sdekit.solvers.adams import single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
-from sdekit.solvers.exponential import lambda_rule, limit_row
+from sdekit.solvers.exponential import PANEL, lambda_rule, limit_row
 from sdekit.solvers.options import check_choice
 from sdekit.times import check_count
 
@@ -171,7 +172,8 @@ class _Gaussian:
         # For "interpolating" R_t / (g R) = R_t rho / R^2.
         below = _root(self.c, rho) if not self.interpolating else (self.c + rho * rho) / rho
         quadrature = (h * _root(self.c, t.rho)) * base / below
-        return interpolation_weights([(v.half_log_snr - s.half_log_snr) / h for v in nodes], points, quadrature)
+        moments = quadrature @ _powers(len(points), len(nodes))
+        return moment_weights([(v.half_log_snr - s.half_log_snr) / h for v in nodes], moments.tolist())
 
     def combination(
         self, s: Level, t: Level, outputs: Sequence[_Output], b: Sequence[float], noisiest: _Output, row: int
@@ -231,6 +233,13 @@ class _Gaussian:
             total = np.where(a < 1e-8, 1.0, ratio) * root / t.rho
         base, output = self.coefficient(t.alpha / s.sigma * root), self.coefficient(t.alpha * total)
         return Row(s.t, s.alpha, s.sigma, DATA, combine(base, {0: output}), None, n)
+
+
+@lru_cache(maxsize=64)
+def _powers(count: int, order: int) -> np.ndarray:
+    """u^k, k < order, at the points of the rule of this many: (count, order)."""
+    points, _ = lambda_rule(count / len(lambda_rule(0.0)[0]) * PANEL)
+    return np.vander(points, order, increasing=True)
 
 
 def _root(c: Any, rho: Any) -> Any:

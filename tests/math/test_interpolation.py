@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sdekit.errors import OptionError, ShapeError
 from sdekit.math import interpolation as module
-from sdekit.math.interpolation import exponential_weights, interpolation_weights
+from sdekit.math.interpolation import exponential_weights, interpolation_weights, moment_weights
 from sdekit.math.phi import phis
 from sdekit.math.quadrature import gauss_legendre
 
@@ -123,6 +123,12 @@ def test_both_kinds_of_weights_agree():
     kernel = [w * math.exp((1 - u) * zeta) for u, w in zip(points, weights, strict=True)]
     expected = exponential_weights(IRREGULAR, zeta)
     assert interpolation_weights(IRREGULAR, points, kernel) == pytest.approx(expected, rel=1e-14)
+    for n in range(1, 6):
+        moments = [math.fsum(w * u**k for u, w in zip(points, kernel, strict=True)) for k in range(n)]
+        expected = exponential_weights(IRREGULAR[:n], zeta)
+        assert moment_weights(IRREGULAR[:n], moments) == pytest.approx(expected, rel=1e-14)
+    with pytest.raises(ShapeError, match="moments"):
+        moment_weights(IRREGULAR, [1.0, 0.5])
 
 
 @pytest.mark.parametrize(

@@ -463,12 +463,16 @@ def test_clocks_keep_the_order(clock: str, prediction: str) -> None:
 
 
 def test_other_times_of_the_quadrature_are_noticed(monkeypatch) -> None:
-    """Those of equal steps in t for those of equal steps in lambda."""
+    """Places in t taken for as far along a step as those in lambda are."""
     at = times(VP())
     x = 2.3 * float(VP().alpha(at[0]))
     right = interpret(planned(VP(), "deis"), nonlinear, x)
-    mistaken = {n: s + clocks.lambda_rule(1.0)[0] * (t - s) for n, (s, t) in enumerate(itertools.pairwise(at))}
-    monkeypatch.setattr(clocks, "_inner_times", lambda process, levels: mistaken)
+
+    def mistaken(self, which, steps):
+        rules = [step.quadrature() for step in steps]
+        return [[float(w @ u**k) for k in range(self.order)] for u, w in rules]
+
+    monkeypatch.setattr(clocks._Clock, "_moments", mistaken)
     rows = solvers.get("deis").rows(VP(), at, 0.0)
     wrong = interpret(dataclasses.replace(planned(VP(), "deis"), rows=tuple(rows)), nonlinear, x)
     assert abs(wrong - right) > 1e6 * BOUND
