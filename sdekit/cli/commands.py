@@ -197,6 +197,30 @@ def compare(
         raise typer.Exit(status)
 
 
+@bench.command(
+    "export", epilog="Example: `sdekit bench export results/orders --format markdown --format latex --out paper`"
+)
+def export(
+    folder: Annotated[Path, typer.Argument(help="What `sdekit bench run` wrote.")] = Path("results/orders"),
+    form: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="markdown, latex, csv, png or svg. Repeatable.", show_default="all of them"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder for tables and figures.", show_default="FOLDER/export")
+    ] = None,
+) -> None:
+    """Write the tables and figures of a run for papers and pages: orders, and errors at numbers of model calls.
+
+    The same results give the same bytes. Exit status: 0, or 2 where the results are missing or damaged or the files
+    cannot be written.
+    """
+    from sdekit.bench.export import export as write
+
+    for path in write(folder, form or (), out):
+        Console().print(Text(f"Written to {path}"), soft_wrap=True)
+
+
 @bench.command("advise", epilog="Example: `sdekit bench advise results/work-precision`")
 def advise(
     folder: Annotated[Path, typer.Argument(help="What `sdekit bench run` wrote.")] = Path("results/work-precision"),
