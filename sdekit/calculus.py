@@ -11,7 +11,7 @@ For any vector v the two terms G[v] G^T v and G (G[v]^T v), summed over v = e_1,
 over random signs v they are so too (Hutchinson). One forward derivative of g therefore gives one term of the exact
 answer or one unbiased estimate. Two kinds of noise need less: for scalar noise both are g grad g, one reverse
 derivative; for diagonal noise whose entry i depends on x_i alone both are g g', one forward derivative along (1, ...,
-1).
+1), or none where the SDE has a `diffusion_derivative`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class LocalNoise:
         return (g @ (g.mT @ self._column(s))).reshape(s.shape)
 
     def correction(self) -> Tensor:
-        """c, like x: exact, by 1 derivative for scalar noise, min(m, n) for general, 2 or n + 2 for diagonal."""
+        """c, like x: exact, by 1 derivative for scalar noise, min(m, n) for general, 0, 2 or n + 2 for diagonal."""
         if self.sde.additive or self.x.numel() == 0:
             return torch.zeros_like(self.x, dtype=self.g.dtype)
         if self.sde.noise_type == "scalar":
@@ -135,7 +135,7 @@ class LocalNoise:
         That is what detach, tolist or no_grad inside g lead to. Looks beside x, where a g such as 1 + x^2 that
         is stationary at x = 0 has a slope. Costs three calls of g; raises InterfaceError.
         """
-        if self.sde.additive or self.x.numel() == 0:
+        if self.sde.additive or self.x.numel() == 0 or self._given() is not None:
             return
         x, u = self.x.detach(), _irregular(self.x)
         scale = 0.1 * (1 + x.abs())
@@ -151,6 +151,11 @@ class LocalNoise:
                 expected="a g(t, x) through which torch.func differentiates",
                 fix="Leave detach, item, tolist, no_grad and inference_mode out of it.",
             )
+
+    def _given(self) -> Callable[[Tensor, Tensor], Any] | None:
+        """dg_i / dx_i of diagonal noise, where the SDE has a function for it."""
+        given = getattr(self.sde, "diffusion_derivative", None)
+        return given if callable(given) and self.sde.noise_type == "diagonal" else None
 
     def _diffusion(self, x: Tensor) -> Tensor:
         return check_diffusion(self.sde.diffusion(self.t, x), x, self.sde.noise_type)
@@ -189,7 +194,11 @@ class LocalNoise:
 
         Where g_i depends on x_i alone, the derivative along any v is v times that along (1, ..., 1). That is tried on
         an irregular v, which a g that mixes coordinates passes on a null set of x only; such a g takes n derivatives.
+        An SDE that gives its `diffusion_derivative` is asked for that instead.
         """
+        given = self._given()
+        if given is not None:
+            return check_diffusion(given(self.t, self.x), self.x, "diagonal")
         slope = self._along(torch.ones_like(self.x))
         if self._unmixed(slope):
             return slope

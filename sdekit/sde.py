@@ -100,7 +100,7 @@ class SDE(ABC):
             for scalar noise of several coordinates. The others always do.
         sde_type: "ito" or "stratonovich".
         diffusion_derivative: an optional method of (t, x), for diagonal noise: dg_i / dx_i, of g's shape. It is what
-            `milstein` with derivative="given" takes instead of differentiating g.
+            `milstein` with derivative="given", changes of calculus and reversals take instead of differentiating g.
         linear: A, where the drift is A x + F(t, x): a number, a tensor of a sample's shape, or a matrix (n, n) for the
             n coordinates of a flattened sample. `drift` remains the whole drift; exponential_euler_maruyama takes A
             exactly, all other solvers ignore it. 0 where no part is singled out.
@@ -218,6 +218,8 @@ class _FunctionODE(ODE):
 
 
 class _FunctionSDE(SDE):
+    diffusion_derivative: Score
+
     def __init__(
         self,
         drift: Score,
@@ -256,15 +258,23 @@ def make_sde(
     sde_type: Literal["ito", "stratonovich"] = "ito",
     additive: bool = False,
     commutative: bool = False,
+    diffusion_derivative: Score | None = None,
 ) -> SDE:
     """An SDE from functions drift(t, x) and diffusion(t, x); the rest as the attributes of `SDE`.
 
     Raises:
-        InterfaceError: if drift or diffusion is not callable.
-        OptionError: for an unknown noise_type or sde_type.
+        InterfaceError: if one of the functions is not callable.
+        OptionError: for an unknown noise_type or sde_type, or a derivative of other than diagonal noise.
     """
     check_two_arguments("drift", drift)
     check_two_arguments("diffusion", diffusion)
     _check_choice("noise_type", noise_type, _NOISE_TYPES)
     _check_choice("sde_type", sde_type, _CALCULI)
-    return _FunctionSDE(drift, diffusion, noise_type, sde_type, bool(additive), bool(commutative))
+    sde = _FunctionSDE(drift, diffusion, noise_type, sde_type, bool(additive), bool(commutative))
+    if diffusion_derivative is not None:
+        check_two_arguments("diffusion_derivative", diffusion_derivative)
+        if noise_type != "diagonal":
+            got, fix = f"one beside {noise_type!r} noise", "Leave it out."
+            raise OptionError("diffusion_derivative", got=got, expected="noise_type='diagonal'", fix=fix)
+        sde.diffusion_derivative = diffusion_derivative
+    return sde

@@ -308,3 +308,35 @@ def test_dtypes_and_empty_states(dtype: torch.dtype) -> None:
         empty = torch.zeros(shape, dtype=dtype)
         for method in ("exact", "hutchinson"):
             assert local(lambda t, x: torch.sin(x), empty).divergence(method, 0).shape == shape
+
+
+def test_a_given_derivative_is_taken(derivatives: list[int]) -> None:
+    """By changes of calculus and reversals, with the numbers of automatic differentiation; a wrong one is seen."""
+    x, calls = normal(5, 3), []
+
+    def g(t: Tensor, x: Tensor) -> Tensor:
+        return 1 + 0.5 * torch.sin(x * (1 + t))
+
+    def slope(t: Tensor, x: Tensor) -> Tensor:
+        calls.append(t)
+        return 0.5 * (1 + t) * torch.cos(x * (1 + t))
+
+    found = []
+    for given in (None, slope, lambda t, x: 2 * slope(t, x)):
+        sde = sdekit.make_sde(lambda t, x: -x, g, diffusion_derivative=given)
+        down = sde.reverse(lambda t, x: -x)
+        found.append(
+            torch.stack([sde.to_stratonovich().drift(T, x), down.drift(T, x), LocalNoise(sde, T, x).correction()])
+        )
+        if given is None:
+            asked = len(derivatives)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-13, atol=1e-14)
+    assert float((found[2] - found[0]).abs().amin(dim=(1, 2)).max()) > 0 and len(calls) == 6
+    assert len(derivatives) == asked > 0
+    with pytest.raises(OptionError, match="diffusion_derivative"):
+        sdekit.make_sde(lambda t, x: -x, lambda t, x: x[:, :1], "scalar", diffusion_derivative=slope)
+    with pytest.raises(InterfaceError, match="order"):
+        sdekit.make_sde(lambda t, x: -x, g, diffusion_derivative=lambda x, t: x)
+    wrong = sdekit.make_sde(lambda t, x: -x, g, diffusion_derivative=lambda t, x: x[:, :1])
+    with pytest.raises(ModelOutputError, match="diffusion"):
+        wrong.to_stratonovich().drift(T, x)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from sdekit.solvers.base import Increments, Stepper, StepResult
 __all__ = ["PathRungeKutta", "PathTableau", "area_of"]
 
 Rows = tuple[tuple[float, ...], ...]
+Terms = tuple[tuple[float, int], ...]
 
 
 @dataclass(frozen=True)
@@ -62,26 +64,50 @@ class PathTableau:
     def _rows(self) -> tuple[Rows, Rows, Rows]:
         return self.a, self.w, self.h
 
-    def drifts(self) -> list[bool]:
-        """Which stages need the drift: those that something else is made of."""
-        return self._used((self.b,), (self.a,), 0)
-
-    def diffusions(self) -> list[bool]:
-        """Which stages need the diffusion."""
-        return self._used((self.bw, self.bh), (self.w, self.h), 1)
-
-    def _used(self, weights: tuple[tuple[float, ...], ...], rows: tuple[Rows, ...], first: int) -> list[bool]:
-        errors = () if self.error is None else self.error[:1] if first == 0 else self.error[1:]
-        stages = range(len(self.c))
-        return [
-            any(v[j] for v in (*weights, *errors)) or any(table[i][j] for table in rows for i in stages if i > j)
-            for j in stages
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The tableau without what is zero or needed by nothing."""
+        errors = self.error or ((), (), ())
+        used = [
+            [
+                any(v[j] for v in (weights, error) if v) or any(row[j] for row in rows[j + 1 :])
+                for j in range(len(self.c))
+            ]
+            for weights, error, rows in zip((self.b, self.bw, self.bh), errors, self._rows(), strict=True)
         ]
+        stages = [
+            Stage(c, drift, kick, area, tuple(_terms(rows[j]) for rows in self._rows()))
+            for j, (c, drift, kick, area) in enumerate(zip(self.c, *used, strict=True))
+        ]
+        weights = tuple(map(_terms, (self.b, self.bw, self.bh)))
+        return Recipe(stages, weights, None if self.error is None else tuple(map(_terms, self.error)))
+
+
+def _terms(weights: tuple[float, ...]) -> Terms:
+    return tuple((weight, j) for j, weight in enumerate(weights) if weight)
+
+
+class Stage(NamedTuple):
+    """One stage: its place, whether f, g W and g H are needed there, and the terms of each that make its point."""
+
+    c: float
+    drift: bool
+    kick: bool
+    area: bool
+    point: tuple[Terms, ...]
+
+
+class Recipe(NamedTuple):
+    """What a step does: its stages, and the terms of each kind that give the new state and the error."""
+
+    stages: list[Stage]
+    weights: tuple[Terms, ...]
+    error: tuple[Terms, ...] | None
 
 
 @dataclass(frozen=True)
 class PathRungeKutta(Stepper):
-    """A method given by its tableau."""
+    """A method given by its tableau: each stage calls drift and diffusion at most once, and only where needed."""
 
     tableau: ClassVar[PathTableau]
     calculus: ClassVar[str] = "stratonovich"
@@ -89,38 +115,34 @@ class PathRungeKutta(Stepper):
 
     @property
     def uses_area(self) -> bool:  # type: ignore[override]
-        return any(self.tableau.bh) or any(any(row) for row in self.tableau.h)
+        return any(stage.area for stage in self.tableau.recipe.stages)
 
     @property
     def calls_per_step(self) -> int:  # type: ignore[override]
-        return sum(self.tableau.drifts())
+        return sum(stage.drift for stage in self.tableau.recipe.stages)
 
     def step(
         self, dynamics: Any, t0: float, t1: float, x: Tensor, increments: Increments | None, state: Any
     ) -> StepResult:
-        table, h = self.tableau, t1 - t0
-        slopes: list[Any] = []
-        kicks: list[Any] = []
-        areas: list[Any] = []
-        for j, (drift, diffusion) in enumerate(zip(table.drifts(), table.diffusions(), strict=True)):
-            noise = increments if diffusion else None
-            t = t1 if table.c[j] == 1 else t0 + table.c[j] * h
-            parts = ((table.a[j], slopes), (table.w[j], kicks), (table.h[j], areas))
-            z = _add(x, *parts) if drift or noise is not None else x
-            slopes.append(h * dynamics.drift(t, z) if drift else None)
-            g = None if noise is None else dynamics.diffusion(t, z)
-            kicks.append(None if noise is None else dynamics.product(g, noise.W))
-            areas.append(None if noise is None or not self._area(j) else dynamics.product(g, area_of(noise)))
-        new = _add(x, (table.b, slopes), (table.bw, kicks), (table.bh, areas))
-        if table.error is None or not getattr(dynamics, "estimates", True):
+        recipe, h = self.tableau.recipe, t1 - t0
+        values: tuple[dict[int, Tensor], ...] = ({}, {}, {})
+        for j, stage in enumerate(recipe.stages):
+            noise = increments if stage.kick or stage.area else None
+            if not stage.drift and noise is None:
+                continue
+            t, z = t1 if stage.c == 1 else t0 + stage.c * h, _add(x, stage.point, values)
+            if stage.drift:
+                values[0][j] = h * dynamics.drift(t, z)
+            if noise is not None:
+                g = dynamics.diffusion(t, z)
+                if stage.kick:
+                    values[1][j] = dynamics.product(g, noise.W)
+                if stage.area:
+                    values[2][j] = dynamics.product(g, area_of(noise))
+        new = _add(x, recipe.weights, values)
+        if recipe.error is None or not getattr(dynamics, "estimates", True):
             return StepResult(new)
-        return StepResult(new, _add(torch.zeros_like(x), *zip(table.error, (slopes, kicks, areas), strict=True)))
-
-    def _area(self, j: int) -> bool:
-        """Whether stage j's product with H is used."""
-        table = self.tableau
-        weights = (table.bh, *((table.error[2],) if table.error else ()))
-        return any(v[j] for v in weights) or any(row[j] for row in table.h if len(row) > j)
+        return StepResult(new, _add(torch.zeros_like(x), recipe.error, values))
 
 
 def area_of(increments: Increments) -> Tensor:
@@ -135,10 +157,10 @@ def area_of(increments: Increments) -> Tensor:
     return increments.H
 
 
-def _add(x: Tensor, *parts: tuple[tuple[float, ...], list[Any]]) -> Tensor:
-    """x and what each weight puts in; what was not computed has no part in it."""
-    for weights, values in parts:
-        for weight, value in zip(weights, values, strict=False):
-            if weight and value is not None:
-                x = x + weight * value
+def _add(x: Tensor, terms: tuple[Terms, ...], values: tuple[dict[int, Tensor], ...]) -> Tensor:
+    """x and the terms of each kind; what was not computed, as there is no noise, has no part in it."""
+    for some, known in zip(terms, values, strict=True):
+        for weight, j in some:
+            if j in known:
+                x = torch.add(x, known[j], alpha=weight)
     return x

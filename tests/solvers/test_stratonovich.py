@@ -231,8 +231,10 @@ def test_tableaus_check_themselves():
     for change in ({"b": (0.5, 0.4)}, {"bw": (1.0, 0.5)}, {"bh": (0.0, 0.1)}, {"a": ((), ())}, {"c": (0.0,)}):
         with pytest.raises(OptionError, match="tableau"):
             dataclasses.replace(table, **change)
-    assert table.drifts() == [True, True] and EulerHeun.tableau.drifts() == [True, False]
-    assert StochasticMidpoint.tableau.diffusions() == [True, True]
+    assert [s.drift for s in table.recipe.stages] == [True, True]
+    assert [s.drift for s in EulerHeun.tableau.recipe.stages] == [True, False]
+    assert [s.kick for s in StochasticMidpoint.tableau.recipe.stages] == [True, True]
+    assert not any(s.area for s in table.recipe.stages)
 
 
 # Planted mistakes.
