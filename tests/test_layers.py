@@ -47,6 +47,7 @@ PLACES = {
             "sdekit.progress",
             "sdekit.solve",
             "sdekit.sample",
+            "sdekit.distributed",
             "sdekit.extrapolation",
         ),
         *("sdekit.gradients", "sdekit.observed", "sdekit.likelihood", "sdekit.training", "sdekit.stochasticity"),
