@@ -44,7 +44,7 @@ class Cell:
     """One measurement.
 
     Attributes:
-        what: "order", "work", "parts", "protocol" or "picture".
+        what: "order", "work", "parts", "protocol", "sampled" or "picture".
         kind: "deterministic" or "weak".
         low, high: half-log-SNR at the start and at the end.
         counts: step counts of an order (None: those that fit the declared one); numbers of calls of the others.
@@ -53,6 +53,7 @@ class Cell:
         tolerances: in place of counts, for a solver that chooses its steps.
         truncations: of the protocol.
         finish: of the parts.
+        metrics, repeats: of samples against exact ones.
     """
 
     what: str
@@ -70,6 +71,8 @@ class Cell:
     tolerances: tuple[float, ...] | None = None
     truncations: tuple[float, ...] | None = None
     finish: str | None = None
+    metrics: tuple[str, ...] | None = None
+    repeats: int | None = None
 
     @property
     def label(self) -> str:
@@ -107,6 +110,7 @@ def expand(suite: Suite, only: str | None = None, on: str | None = None) -> list
         *_work_cells(suite, variants, processes, targets),
         *_parts_cells(suite, processes, targets),
         *_protocol_cells(suite, targets),
+        *_sampled_cells(suite, processes, targets),
         *_picture_cells(suite, processes, targets),
     ]
     found = found if only is None else _matching(found, only)
@@ -266,6 +270,18 @@ def _protocol_cells(suite: Suite, targets: dict[str, Named]) -> Iterator[Cell]:
             rest = "uniform", *_RANGE, (calls,), 1, suite.seed
             truncations = tuple(section.truncations)
             yield Cell("protocol", "weak", variant, process, targets[section.target], *rest, truncations=truncations)
+
+
+def _sampled_cells(suite: Suite, processes: dict[str, Named], targets: dict[str, Named]) -> Iterator[Cell]:
+    for section in suite.sampled:
+        place = processes[section.process], targets[section.target]
+        rest = section.grid, *section.half_log_snr, tuple(section.calls), section.samples, suite.seed
+        more = {"metrics": tuple(section.metrics), "repeats": section.repeats}
+        for entry in section.solvers:
+            variant = _variant(entry.solver, dict(entry.options))
+            for kind in section.kinds:
+                if _declared(variant, kind) is not None:
+                    yield Cell("sampled", kind, variant, *place, *rest, **more)
 
 
 def _picture_cells(suite: Suite, processes: dict[str, Named], targets: dict[str, Named]) -> Iterator[Cell]:

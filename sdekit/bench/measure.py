@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sdekit import solvers
-from sdekit.bench import parts, peers, precision
+from sdekit.bench import parts, peers, precision, sampled
 from sdekit.bench.build import problem, problem_of
 from sdekit.bench.cells import Cell, is_peer
 from sdekit.bench.limits import failure
@@ -24,7 +24,7 @@ __all__ = ["described", "measure"]
 _REFINEMENTS = 3
 _COARSER = (2, 4)
 _NOISE_SEED = 2
-_KINDS = {"work": precision.measured, "parts": parts.parts, "protocol": parts.protocol}
+_KINDS = {"work": precision.measured, "parts": parts.parts, "protocol": parts.protocol, "sampled": sampled.sampled}
 
 
 def measure(cell: Cell, tolerance: float) -> dict[str, Any]:

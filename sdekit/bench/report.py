@@ -16,7 +16,7 @@ from typing import Any
 
 from plotly import offline
 
-from sdekit.bench import parts_page, strips
+from sdekit.bench import parts_page, sampled_page, strips
 from sdekit.bench.curves import TITLES, fitted_line, merged
 from sdekit.bench.files import write_atomically
 from sdekit.bench.results import read_results
@@ -26,7 +26,8 @@ from sdekit.errors import OptionError
 __all__ = ["FILE_NAME", "page", "write_report"]
 
 FILE_NAME = "report.html"
-_SCRIPTS = ("common.js", "orders.js", "curves.js")
+_SCRIPTS = ("common.js", "orders.js", "curves.js", "sections.js")
+_SECTIONS = {"orders": "order", "work": "work", "samples": "picture"}
 _DIGITS = 6  # significant ones of errors on the page; results.json has all
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
@@ -58,8 +59,8 @@ def page(content: Mapping[str, Any]) -> str:
         "description": html.escape(content["suite"]["description"]),
         "style": _asset("page.css"),
         "notice": _notice(content),
-        "parts": parts_page.sections(content["results"]),
-        "parts_link": parts_page.links(content["results"]),
+        "parts": parts_page.sections(content["results"]) + sampled_page.section(content["results"]),
+        "parts_link": parts_page.links(content["results"]) + sampled_page.link(content["results"]),
         "pictures": _pictures(content),
         "environment": _environment(content),
         "command": html.escape(_command(content)),
@@ -118,6 +119,7 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
         "orders": [_order(r) for r in results if r["what"] == "order"],
         "curves": _curves(results),
         "titles": TITLES,
+        "empty": [name for name, what in _SECTIONS.items() if not any(r["what"] == what for r in results)],
         "skipped": list(dict.fromkeys(r["message"] for r in results if r["status"] == "skipped")),
     }
 
@@ -178,6 +180,9 @@ def _notice(content: Mapping[str, Any]) -> str:
     bad = [line for line in lines if line["verdict"] in ("SHORT", "FAILED")]
     tolerance = content["suite"]["tolerance"]
     parts = [f"{solvers} solvers and variants, {measured:,} orders of convergence measured."]
+    if not measured:
+        number = len(content["results"])
+        parts = [f"{len({r['solver'] for r in content['results']})} solvers and variants, {number:,} measurements."]
     if bad:
         parts += [f"<strong>{len(bad)} fall short or failed: {_escaped(line['solver'] for line in bad)}.</strong>"]
     elif measured:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from sdekit.bench.faults import Faults, placed, together
 from sdekit.errors import OptionError, SdekitError, UnknownNameError, suggest
 
-__all__ = ["Build", "Choice", "Orders", "Parts", "Picture", "Protocol", "Suite", "Work", "available", "load"]
+__all__ = ["Build", "Choice", "Orders", "Parts", "Picture", "Protocol", "Sampled", "Suite", "Work", "available", "load"]
 
 # Names become names of files: nothing that leaves the folder, and nothing that a spreadsheet would take for a formula.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -118,6 +118,24 @@ class Parts(_OnTarget):
     samples: Annotated[int, Field(ge=1, le=100_000)] = 256
 
 
+class Sampled(_OnTarget):
+    """Samples against exact samples, by metrics that have a noise floor. See `sdekit.metrics.compare`.
+
+    Attributes:
+        metrics: names of `sdekit.metrics.METRICS`.
+        samples: points in each sample.
+        repeats: pairs of exact samples that make the floor.
+    """
+
+    process: str
+    grid: str
+    calls: Annotated[list[Steps], Field(min_length=1)]
+    solvers: Annotated[list[Choice], Field(min_length=1)]
+    metrics: Annotated[list[Literal["energy", "exact_w2", "mmd2", "sliced_w2"]], Field(min_length=1)]
+    samples: Annotated[int, Field(ge=16, le=1_000_000)] = 2048
+    repeats: Annotated[int, Field(ge=1, le=10_000)] = 39
+
+
 class Protocol(_Table):
     """The Gaussian protocol of Pierret and Galerne on a target's covariance. See `sdekit.metrics.gaussian_protocol`."""
 
@@ -135,7 +153,7 @@ class Suite(_Table):
         cell_memory_mb: how many megabytes more than its process has it may take, on Linux; None for any number.
         processes, targets: what sections refer to by name.
         variants: solvers measured besides the registered ones with default options.
-        orders, work, parts, protocol, pictures: the sections.
+        orders, work, parts, protocol, sampled, pictures: the sections.
         table_calls: the numbers of calls whose errors the printed table shows.
     """
 
@@ -153,6 +171,7 @@ class Suite(_Table):
     work: list[Work] = []
     parts: list[Parts] = []
     protocol: list[Protocol] = []
+    sampled: list[Sampled] = []
     pictures: list[Picture] = []
 
 

@@ -60,6 +60,8 @@ def test_every_field_of_a_cell_is_in_its_name(kept: Store, cell: Cell) -> None:
         "tolerances": (1e-3,),
         "truncations": (0.1,),
         "finish": "denoised",
+        "metrics": ("energy",),
+        "repeats": 7,
     }
     assert set(others) == set(vars(cell))
     names = {kept.path(replace(cell, **{key: value}), 0.15) for key, value in others.items()}

@@ -1,0 +1,69 @@
+"""Samples against exact samples, in a suite and on its page."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+import sdekit
+from sdekit import metrics
+from sdekit.bench import sampled_page
+from sdekit.bench.cells import expand
+from sdekit.bench.measure import measure
+from sdekit.bench.suite import Suite
+
+TEXT = """
+name = "mine"
+description = "sampled"
+[processes]
+edm = { make = "EDM" }
+[targets]
+ring = { make = "ring" }
+[[sampled]]
+target = "ring"
+process = "edm"
+grid = "karras"
+half_log_snr = [-3.0, 3.0]
+calls = [1, 2, 60]
+samples = 256
+repeats = 39
+metrics = ["sliced_w2", "energy"]
+solvers = [{ solver = "heun" }, { solver = "dpmpp_2m_sde" }]
+"""
+
+
+@pytest.fixture(scope="module")
+def results() -> list[dict]:
+    return [measure(cell, 0.15) for cell in expand(Suite.model_validate(tomllib.loads(TEXT)))]
+
+
+def test_few_calls_show_and_many_do_not(results):
+    assert [(r["solver"], r["kind"], r["status"]) for r in results] == [
+        ("heun", "deterministic", "ok"),
+        ("dpmpp_2m_sde", "weak", "ok"),
+    ]
+    assert results[0]["points"][0]["metrics"] is None  # heun has no step of one call
+    for r in results:
+        few, many = (p["metrics"]["energy"] for p in r["points"][1:])
+        assert few["above_floor"] and few["low"] > 0
+        assert not many["above_floor"] and many["low"] < many["floor"]
+
+
+def test_the_numbers_are_those_of_compare(results):
+    edm, model = sdekit.EDM(), sdekit.targets.ring().under(sdekit.EDM())
+    start, end = float(edm.time_at(-3.0)), float(edm.time_at(3.0))
+    grid = sdekit.grids.karras(edm, 60, t_start=start, t_end=end)
+    x = sdekit.solve(model, model.sample(start, 256, 0), grid, "dpmpp_2m_sde", seed=2).x
+    exact, draw = model.sample(end, 256, 1), lambda n, seed: model.sample(end, n, seed)
+    floor = metrics.noise_floor("energy", draw, 256, 39, 3)
+    expected = metrics.compare("energy", x, exact, floor)
+    found = results[1]["points"][2]["metrics"]["energy"]
+    assert (found["value"], found["floor"]) == (pytest.approx(expected.value, abs=1e-12), expected.floor)
+
+
+def test_the_page_draws_bands_and_the_floor_and_is_inert(results):
+    text = sampled_page.section([{**results[0], "target": "<script>x</script>"}, results[1]])
+    assert "<script" not in text and 'class="floor"' in text and text.count("<svg viewBox") == 4
+    assert text.count("<polygon") == 4 and "<strong>" in text and ", floor " in text
+    assert sampled_page.section([]) == sampled_page.link([]) == ""
