@@ -9,12 +9,13 @@ PEERS := $(VENV)/.ready-peers
 # Two processes of one thread each. The quick tests of a file stay together, for what they share.
 SPREAD := -n 2
 
-.PHONY: help bench bench-speed test test-slow lint clean
+.PHONY: help bench bench-full bench-speed test test-slow lint clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make bench        measure the order of every solver: table, pictures, report"
+	@echo "make bench-full   every suite, other libraries' samplers included"
 	@echo "make bench-speed  time sdekit, and other libraries where they offer the same"
 	@echo "make test         the test suite, without its slow part"
 	@echo "make test-slow    the slow part"
@@ -23,6 +24,15 @@ help:
 
 bench: $(READY)
 	$(BIN)/sdekit bench run orders
+
+SUITES := orders work-precision few-steps stochasticity grids peers gaussian samples
+
+# What an interrupted run has finished is used; a suite that fails does not keep the others from being run.
+bench-full: $(PEERS)
+	@failed=; for suite in $(SUITES); do \
+		$(BIN)/sdekit bench run $$suite --resume || failed="$$failed $$suite"; \
+	done; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 bench-speed: $(PEERS)
 	$(BIN)/python -m benchmarks.speed

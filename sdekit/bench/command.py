@@ -188,6 +188,9 @@ def _say_where(console: Console, written: list[Path], run: _Run, bad: int) -> No
     )
     for path in written:
         console.print(Text(f"  {path.name}"), soft_wrap=True)
+    pages = [path for path in written if path.suffix == ".html"]
+    if pages:
+        console.print(Text(f"Read {pages[0].resolve()}"), soft_wrap=True)
 
 
 @contextmanager
