@@ -221,6 +221,32 @@ def export(
         Console().print(Text(f"Written to {path}"), soft_wrap=True)
 
 
+@bench.command(
+    "animate",
+    epilog="Example: `sdekit bench animate --target ring --process edm --solver dpmpp_2m --calls 20 --out flow.gif`",
+)
+def animate(
+    target: Annotated[str, typer.Option(help="One in the plane: ring, spiral, checkerboard, lattice, ...")] = "ring",
+    process: Annotated[str, typer.Option(help="edm, vp, ve, rectified_flow, ...")] = "edm",
+    solver: Annotated[str, typer.Option(help="A sampler that `sdekit solvers` shows.")] = "dpmpp_2m",
+    calls: Annotated[int, typer.Option(help="The most model calls.")] = 20,
+    out: Annotated[Path, typer.Option(help="The file.")] = Path("flow.gif"),
+    grid: Annotated[
+        str | None, typer.Option(help="One that `sdekit grids` shows.", show_default="the process's own")
+    ] = None,
+    particles: Annotated[int, typer.Option(help="How many.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of the starts, and of the sampler's noise.")] = 0,
+) -> None:
+    """Draw particles on their way from noise to data: a GIF of a sampler beside the exact flow, at most 2 MB.
+
+    Beside a sampler that draws noise of its own are exact draws of the same marginals.
+    """
+    from sdekit.bench.animate import animate as draw
+
+    path = draw(target, process, solver, calls, out, grid=grid, particles=particles, seed=seed)
+    Console().print(Text(f"Written to {path}"), soft_wrap=True)
+
+
 @bench.command("advise", epilog="Example: `sdekit bench advise results/work-precision`")
 def advise(
     folder: Annotated[Path, typer.Argument(help="What `sdekit bench run` wrote.")] = Path("results/work-precision"),
