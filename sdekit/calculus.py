@@ -31,7 +31,7 @@ from sdekit.model import check_output
 from sdekit.sde import SDE
 from sdekit.shapes import compute_dtype, time_like
 
-__all__ = ["MOST_EXACT", "LocalNoise", "check_diffusion", "random_signs"]
+__all__ = ["MOST_EXACT", "LocalNoise", "check_diffusion", "columns_times", "random_signs"]
 
 MOST_EXACT = 256
 """The most dimensions in which n derivatives are taken for one divergence."""
@@ -40,6 +40,12 @@ _ROUNDING = 64  # in units of the dtype's: how far two ways to the same derivati
 _MIX = (0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 _WORD = 0xFFFFFFFF
 _SIGN_TAG = 255 << 24
+
+
+def columns_times(g: Tensor, w: Tensor) -> Tensor:
+    """g w, like x, for general noise: g (B, *shape, m) and w (B, m)."""
+    rows = g.reshape(len(g), math.prod(g.shape[1:-1]), g.shape[-1])
+    return torch.bmm(rows, w[:, :, None]).reshape(g.shape[:-1])
 
 
 class LocalNoise:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from sdekit.calculus import LocalNoise, check_diffusion
+from sdekit.calculus import LocalNoise, check_diffusion, columns_times
 from sdekit.errors import InterfaceError, ModelOutputError, NonFiniteError, OptionError, SdekitError, ShapeError
 from sdekit.execute.outputs import same_memory
 from sdekit.increments import Increments
@@ -116,7 +115,7 @@ class Dynamics:
 
     def product(self, g: Tensor, w: Tensor) -> Tensor:
         """g w for a diffusion g that was found before."""
-        return torch.einsum("b...m,bm->b...", g, w) if self.noise_type == "general" else g * w
+        return columns_times(g, w) if self.noise_type == "general" else g * w
 
     def local_noise(self, t: float, x: Tensor) -> LocalNoise:
         """g(t, x) as its `g`, checked, and its derivatives: one call of g.
@@ -142,8 +141,9 @@ class Dynamics:
 
     def _look(self, g: Tensor, point: Tensor, t: float) -> None:
         """For NaN and infinity, in each row."""
-        rows = g.expand(len(point), *g.shape[1:]) if g.ndim else g.expand(len(point))
-        self.monitor.output(rows, point, self.step, t, self.calls)
+        if g.ndim == 0 or len(g) != len(point):
+            g = g.expand(len(point), *g.shape[1:])
+        self.monitor.output(g, point, self.step, t, self.calls)
 
     def _call(self, name: str, t: float, x: Tensor) -> Tensor:
         function: Callable[[Tensor, Tensor], Tensor] = getattr(self.dynamics, name)
@@ -286,8 +286,11 @@ def _draw(
 ) -> Increments:
     """W, and H and K where they are used: streams 0 to 2, scaled to variances h, h / 12, h / 720. Extra ones follow."""
 
-    def normal(stream: int, shape: tuple[int, ...] = shape) -> Tensor:
-        z = noise.fill(uninitialised_like(y.detach().new_zeros(()).expand(shape)), i, stream)
+    one = y.detach().new_zeros(())
+    usual = one.expand(shape)
+
+    def normal(stream: int, like: Tensor = usual) -> Tensor:
+        z = noise.fill(uninitialised_like(like), i, stream)
         if not isinstance(noise, OWN):
             monitor.noise(z, i, t0)
         return z
@@ -299,5 +302,5 @@ def _draw(
         normal(0) * root,
         normal(1) * (root / 12**0.5) if area else None,
         normal(2) * (root / 720**0.5) if time_area else None,
-        tuple(normal(3 + k, asked) for k, asked in enumerate(extra(shape))),
+        tuple(normal(3 + k, one.expand(asked)) for k, asked in enumerate(extra(shape))),
     )

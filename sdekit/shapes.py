@@ -110,7 +110,8 @@ def expand_time(t: float | Tensor, x: Tensor) -> Tensor:
 
 def time_like(t: float | Tensor, x: Tensor) -> Tensor:
     """The time that user code receives: broadcasts against x, in x's dtype but at least float32."""
-    return expand_time(t, x).to(compute_dtype(x.dtype))
+    kind = compute_dtype(x.dtype)
+    return expand_time(t, x).to(kind) if isinstance(t, Tensor) else torch.tensor(t, dtype=kind, device=x.device)
 
 
 def beside(t: float, towards: float, dtype: torch.dtype) -> float:

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from sdekit.calculus import columns_times
 from sdekit.errors import InterfaceError
 from sdekit.solvers import stochastic_tableau
 from sdekit.solvers.base import Increments, NoiseOrder, Order, Stepper, StepResult, register
@@ -53,7 +54,7 @@ class _Noise(NamedTuple):
     def add(self, x: Tensor, g: Tensor, w: Tensor, scale: float = 1.0) -> Tensor:
         """x + scale g w."""
         if self.matrix:
-            return torch.add(x, torch.einsum("b...m,bm->b...", g, w), alpha=scale)
+            return torch.add(x, columns_times(g, w), alpha=scale)
         return torch.addcmul(x, g, w, value=scale)
 
 
