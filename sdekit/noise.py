@@ -195,6 +195,7 @@ class CustomNoise(NoiseSource):
 
     def fill(self, out: Tensor, step: int, stream: int = 0) -> Tensor:
         """As `NoiseSource.fill`. Raises ShapeError or InterfaceError where what the function returns does not fit."""
+        out.fill_(math.nan)  # what the function leaves as it is must not pass for noise
         result = self.function(out, step, stream)
         if result is None or result is out:
             return out

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameError
+import sdekit
+from sdekit.errors import InterfaceError, NonFiniteError, OptionError, ShapeError, UnknownNameError
 from sdekit.math.philox import PRIOR_STREAM, normals
 from sdekit.noise import CustomNoise, NoiseSource, PlainNoise, StepNoise, make_noise, resolve_seed
 
@@ -240,3 +241,13 @@ def test_other_things_are_no_noise(noise):
 def test_sample_ids_are_checked(ids, error):
     with pytest.raises(error, match="sample_ids"):
         make_noise("step", 1, ids, 3, "cpu")
+
+
+@pytest.mark.parametrize("writes", [lambda out: None, lambda out: out[:1].zero_()], ids=["nothing", "a part"])
+def test_a_function_that_leaves_numbers_as_they_were_is_caught(writes):
+    """What lies in memory must not pass for noise."""
+    sde = sdekit.make_sde(lambda t, x: -x, lambda t, x: 0 * x + 1)
+    with pytest.raises(NonFiniteError, match="noise"):
+        sdekit.solve(
+            sde, torch.zeros(3, 2), [0.0, 1.0], "sriw1", steps=2, noise=lambda out, step, stream: (writes(out), None)[1]
+        )
