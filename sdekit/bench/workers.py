@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from sdekit.bench.limits import Limits, failure, limited_memory
 
@@ -200,6 +201,8 @@ def _serve(function: Callable[[Any], Any], tasks: Connection, printing: Connecti
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="replace", closefd=False)
     faulthandler.enable(sys.stderr)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Its own lock is a semaphore of the system's, which nothing removes where a process is killed.
+    tqdm.set_lock(threading.RLock())
     torch.set_num_threads(1)  # sums are then taken in one order, whatever the machine and the number of workers
     while True:
         try:
