@@ -44,7 +44,11 @@ class Change:
         """How large the change is: of the order, or of the logarithm of the error; infinite for a failure."""
         if self.before is None or self.after is None:
             return math.inf
-        return abs(self.after - self.before) if self.what == "order" else abs(math.log(self.after / self.before))
+        if self.what == "order":
+            return abs(self.after - self.before)
+        # Some metrics of samples are negative where there is nothing to see.
+        least = _ROUNDING
+        return abs(math.log(max(self.after, least) / max(self.before, least)))
 
 
 def compare_runs(before: Path, after: Path, console: Console) -> int:
@@ -55,7 +59,8 @@ def compare_runs(before: Path, after: Path, console: Console) -> int:
     """
     old, new = read_results(before), read_results(after)
     first, second = _numbers(old), _numbers(new)
-    found = changes(first, second)
+    noise = _within_noise(old, new)
+    found = [change for change in changes(first, second) if (change.what, change.solver, change.place) not in noise]
     _print_surroundings(old["environment"], new["environment"], console)
     shared = len(first.keys() & second.keys())
     console.print(
@@ -63,6 +68,10 @@ def compare_runs(before: Path, after: Path, console: Console) -> int:
         f"second. {len(found)} differ, {sum(c.worse for c in found)} of them for the worse.",
         highlight=False,
     )
+    if noise:
+        console.print(
+            f"{len(noise)} metrics of samples differ by no more than their intervals: noise.", highlight=False
+        )
     if found:
         console.print(_table(found))
     if len(found) > _MOST:
@@ -90,7 +99,7 @@ def _differ(what: str, old: float | None, new: float | None) -> bool:
         return old != new
     if what == "order":
         return abs(new - old) > ORDER_CHANGE
-    return max(old, new) > _ROUNDING and abs(new - old) > ERROR_CHANGE * old
+    return max(old, new) > _ROUNDING and abs(new - old) > ERROR_CHANGE * abs(old)
 
 
 def _numbers(content: Mapping[str, Any]) -> dict[tuple[str, ...], float | None]:
@@ -106,6 +115,38 @@ def _of(result: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
         for point in result["points"]:
             at = f"{point['budget']} calls" if point["budget"] else f"tolerance {point['tolerance']:g}"
             yield f"error at {at}", point["error"]
+    elif result["what"] == "sampled" and not failed:
+        for what, metric in _metrics(result):
+            yield what, metric["value"]
+
+
+def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for point in result["points"]:
+        for name, metric in (point["metrics"] or {}).items():
+            yield f"{name} at {point['budget']} calls", metric
+
+
+def _within_noise(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    """Metrics of samples that differ, but whose intervals overlap; or that are under the noise floor in both runs."""
+    first, second = _measured(old), _measured(new)
+    return {
+        key
+        for key in first.keys() & second.keys()
+        if first[key]["value"] != second[key]["value"] and _alike(first[key], second[key])
+    }
+
+
+def _alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return (a["low"] <= b["high"] and b["low"] <= a["high"]) or not (a["above_floor"] or b["above_floor"])
+
+
+def _measured(content: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+    return {
+        (what, r["solver"], _place(r)): metric
+        for r in content["results"]
+        if r["what"] == "sampled" and r["status"] == "ok"
+        for what, metric in _metrics(r)
+    }
 
 
 def _place(result: Mapping[str, Any]) -> str:

@@ -32,6 +32,12 @@ def write(folder: Path, found: list[dict[str, Any]], torch: str = "1") -> Path:
     return folder
 
 
+def sampled(value: float, low: float, high: float, above: bool) -> dict[str, Any]:
+    metric = {"value": value, "low": low, "high": high, "floor": 0.02, "above_floor": above}
+    point = {"budget": 10, "steps": 10, "calls": 10, "metrics": {"energy": metric}}
+    return {**order(), "what": "sampled", "points": [point]}
+
+
 CASES = [
     (order(2.0), order(2.01), 0, ""),
     (order(2.0), order(2.03), 0, "2.00   2.03"),
@@ -45,6 +51,9 @@ CASES = [
     (work(1e-14), work(3e-14), 0, ""),
     (work(None), work(1e-3), 0, "-  1.00e-03"),
     (work(1e-3), work(None), 1, "1.00e-03      -"),
+    (sampled(0.1, 0.08, 0.12, True), sampled(0.15, 0.13, 0.17, True), 1, "1.00e-01  1.50e-01"),
+    (sampled(0.1, 0.08, 0.12, True), sampled(0.13, 0.11, 0.15, True), 0, "no more than their intervals: noise"),
+    (sampled(0.01, 0.009, 0.011, False), sampled(-0.015, -0.016, -0.014, False), 0, "noise"),
 ]
 
 
@@ -58,7 +67,7 @@ def test_what_got_worse_decides(
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "torch: 1 before, 2 after" in text
     assert "date" not in text
-    assert f"{int(bool(numbers))} differ, {status} of them for the worse" in text
+    assert f"{int(bool(numbers) and 'noise' not in numbers)} differ, {status} of them for the worse" in text
     assert " ".join(numbers.split()) in " ".join(text.split())
     assert ("[b]ddim" in text) == bool(numbers)
 
