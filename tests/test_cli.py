@@ -138,7 +138,7 @@ REFUSED = [
     (("bench", "run", "orders", "--only", "ddim", "--on", "rng, vp, uniform"), "'ring, vp, uniform'"),
     (("bench", "report", "nowhere"), "nowhere/results.json: No such file"),
     (("report", "nowhere"), "nowhere/results.json: No such file"),
-    (("bench", "animate", "--target", "digits"), "64 dimensions"),
+    (("bench", "animate", "--target", "low_rank_gaussian"), "64 dimensions"),
     (("bench", "export", "nowhere"), "nowhere/results.json: No such file"),
     (("bench", "export", "nowhere", "--format", "latx"), "'latex'"),
     (("bench", "compare", "nowhere", "nowhere"), "nowhere/results.json: No such file"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 __all__ = ["csv_field", "file_stems", "in_figure", "latex", "latex_code", "markdown", "markdown_code", "one_line"]
 
 _UNSHOWN = {"Cc", "Cf", "Cn", "Co", "Cs"}  # control, format, unassigned, private, halves of pairs
-_PLAIN = re.compile(r"[A-Za-z0-9_.,:;=()+/@ -]+")  # means nothing within a code span or a cell of a Markdown table
+_PLAIN = re.compile(r"[^`|\\]+")  # means nothing within a code span in a cell of a Markdown table
 _PROSE = " .,:;()=+-?%'\""  # means nothing within a line
 _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},

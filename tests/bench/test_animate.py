@@ -33,8 +33,7 @@ def test_left_is_the_sampler_and_right_the_exact_flow() -> None:
     assert torch.equal(moved.exact[0], start)
     end = sample(model, (8, 2), "dpmpp_2m", grid=moved.times, x_start=start, t_start=80.0)
     torch.testing.assert_close(moved.found[-1], end, rtol=0, atol=1e-12)
-    for i in (9, 12):
-        torch.testing.assert_close(moved.exact[i], model.flow(start, 80.0, moved.times[i]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(moved.exact[9], model.flow(start, 80.0, moved.times[9]), rtol=0, atol=1e-6)
     assert float((moved.found[-1] - moved.exact[-1]).norm()) > 0.01
 
 
@@ -118,6 +117,7 @@ def read(path: Path) -> tuple[list[np.ndarray], list[int]]:
 
 def test_same_arguments_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_HELD", 1)
+    monkeypatch.setattr(module, "_DPI", (50,))
     first, again, other = (
         animate(calls=1, particles=40, out=tmp_path / name / "flow.gif", seed=seed).read_bytes()
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
@@ -126,11 +126,12 @@ def test_same_arguments_make_the_same_file(tmp_path: Path, monkeypatch: pytest.M
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["flow.gif"]
 
 
-def test_frames_are_pictures_in_order(tmp_path: Path) -> None:
+def test_frames_are_pictures_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HELD", 3)
     path = animate("checkerboard", "rectified_flow", "euler_ancestral", 4, tmp_path / "flow.gif", particles=50)
     frames, shown = read(path)
     assert len(frames) == 5
-    assert shown[-1] > 5 * shown[0] > 0
+    assert shown == [160, 160, 160, 160, 490]
     assert {frame.shape for frame in frames} == {(475, 800, 3)}
     for a, b in itertools.pairwise(frames):
         assert (np.abs(a - b).max(-1) > 60).mean() > 0.005
@@ -145,7 +146,7 @@ def test_frames_are_pictures_in_order(tmp_path: Path) -> None:
     ("given", "kind", "words"),
     [
         ({"target": "rnig"}, UnknownNameError, "'ring'"),
-        ({"target": "digits"}, ShapeError, "64 dimensions"),
+        ({"target": "low_rank_gaussian"}, ShapeError, "64 dimensions"),
         ({"target": "gaussian"}, OptionError, "needs mean, cov"),
         ({"process": "edn"}, UnknownNameError, "'edm'"),
         ({"process": "discrete_vp"}, OptionError, "needs betas"),
