@@ -65,7 +65,7 @@ def sample_sharded(
     _check_choice(gather, options)
     total = _check_shape(shape, model)
     key = _agreed_seed(seed, [total, size, steps], group)
-    error, share = None, None
+    failed, share = None, None
     try:
         rows = _rows(total, size, group)
         start = None if x_start is None else x_start[rows]
@@ -75,9 +75,9 @@ def sample_sharded(
         own |= {"conditioning": {name: value[rows] for name, value in cut.items()}}
         part = (rows.stop - rows.start, *shape[1:])
         share = sample(model.bind(**whole), part, solver, steps, **own, **options)
-    except Exception as caught:  # noqa: BLE001  (the others must hear of it first, or they would wait for ever)
-        error = caught
-    _raise_of_any(error, group)
+    except Exception as error:  # noqa: BLE001  (the others must hear of it first, or they would wait for ever)
+        failed = error
+    _raise_of_any(failed, group)
     return share if share is None or gather == "none" else _gathered(share, total, gather, group)
 
 
