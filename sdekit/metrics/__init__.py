@@ -6,6 +6,7 @@ from sdekit.metrics.decomposition import Decomposition, decompose
 from sdekit.metrics.gaussian import gaussian_kl, gaussian_w2
 from sdekit.metrics.law import LawError, plan_law_error
 from sdekit.metrics.measured import METRICS, Measured, NoiseFloor, compare, noise_floor
+from sdekit.metrics.output_law import LawDistance, OutputLaw, output_law
 from sdekit.metrics.pairs import energy_distance, median_distance, mmd2
 from sdekit.metrics.protocol import ProtocolRow, gaussian_protocol
 from sdekit.metrics.stratified import stratified_marginal, stratified_sample
@@ -14,9 +15,11 @@ from sdekit.metrics.transport import exact_w2, sliced_w2
 __all__ = [
     "METRICS",
     "Decomposition",
+    "LawDistance",
     "LawError",
     "Measured",
     "NoiseFloor",
+    "OutputLaw",
     "ProtocolRow",
     "compare",
     "decompose",
@@ -28,6 +31,7 @@ __all__ = [
     "median_distance",
     "mmd2",
     "noise_floor",
+    "output_law",
     "plan_law_error",
     "sliced_w2",
     "stratified_marginal",

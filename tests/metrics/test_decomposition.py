@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,11 +14,6 @@ from sdekit.metrics.decomposition import _of_paths
 
 ONE = targets.gaussian([0.7], 0.25)
 SEVERAL = targets.gaussian([0.3, -0.8, 0.5], [[0.3, 0.1, 0.0], [0.1, 1.0, 0.2], [0.0, 0.2, 3.0]])
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SDEKIT_CACHE", str(tmp_path / "cache"))
 
 
 def test_the_numbers_that_are_known():
