@@ -42,8 +42,14 @@ def environment(workers: int, engine: str = "local") -> dict[str, Any]:
         "engine": engine,
         "threads_per_worker": 1,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
     }
+
+
+def _command() -> str:
+    """As it would be typed: `python -m sdekit` runs the file __main__.py of the package."""
+    program = Path(sys.argv[0])
+    return shlex.join([program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]])
 
 
 def folder(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,9 @@ def test_folder_is_made_or_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OptionError, match=r"Not a directory|File exists"):
         results.folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("program", ["/somewhere/bin/sdekit", "/somewhere/site-packages/sdekit/__main__.py"])
+def test_the_command_is_as_it_would_be_typed(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "bench", "run", "orders", "--on", "ring, *"])
+    assert results.environment(1)["command"] == "sdekit bench run orders --on 'ring, *'"
