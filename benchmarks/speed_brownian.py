@@ -75,7 +75,7 @@ def paths(out: Tensor) -> dict[str, Callable[[Pairs], object]]:
 def _sdekit(out: Tensor, pairs: Pairs, count: int) -> None:
     ids = torch.arange(len(out))
     if all(a[1] == b[0] for a, b in itertools.pairwise(pairs)):
-        noise = PathNoise(0, ids, [pairs[0][0], *(t for _, t in pairs)])
+        noise = PathNoise(0, ids, [pairs[0][0], *(t for _, t in pairs)], streams=count)
         for step in range(len(pairs)):
             for stream in range(count):
                 noise.fill(out, step, stream)

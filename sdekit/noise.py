@@ -89,19 +89,22 @@ class PathNoise(NoiseSource):
         sample_ids: (B,) integers in [0, 2^63). Two rows of one id get the same path.
         clock: the time of the path at each grid point.
         moments: 2 for streams 0 and 1, 3 for stream 2 too, of another path.
+        streams: how many of them steps will be asked for, where that is known: W alone is cheaper. Bits are the same.
 
     Raises:
         OptionError, InterfaceError, ShapeError: an argument out of range or of the wrong kind.
     """
 
-    def __init__(self, seed: int, sample_ids: Tensor, clock: Sequence[float], moments: int = 2) -> None:
+    def __init__(
+        self, seed: int, sample_ids: Tensor, clock: Sequence[float], moments: int = 2, streams: int | None = None
+    ) -> None:
         self.seed, self.sample_ids = check_seed(seed), check_sample_ids(sample_ids)
         self.clock, self.moments = tuple(clock), check_moments(moments)
         self._path: BrownianPath | None = None
         self._others: StepNoise | None = None
         self._drawn: dict[int, tuple[Tensor, ...]] = {}  # by step
         self._last, self._known = -1, 0  # the step asked for last; the grid points up to this one have been drawn for
-        self._streams = 1  # as many as a step is drawn
+        self._streams = self.moments if streams is None else min(streams, self.moments)  # as many as a step is drawn
 
     def __repr__(self) -> str:
         return f"PathNoise(seed={self.seed}, {len(self.sample_ids)} sample ids, {len(self.clock)} clock values)"
@@ -124,7 +127,7 @@ class PathNoise(NoiseSource):
         size = math.prod(out.shape[1:])
         if self._path is None or self._path.size != size or self._path.sample_ids.device != out.device:
             self._path = BrownianPath(self.seed, self.sample_ids.to(out.device), size, self.moments)
-            self._drawn, self._last, self._known, self._streams = {}, -1, 0, 1
+            self._drawn, self._last, self._known = {}, -1, 0
         if len(self._drawn.get(step, ())) <= stream:
             self._draw(self._path, step, stream)
         self._last = step
@@ -221,6 +224,7 @@ def make_noise(
     device: torch.device | str,
     clock: Sequence[float] = (0.0, 1.0),
     moments: int = 2,
+    streams: int | None = None,
 ) -> NoiseSource:
     """The source that a solve draws from.
 
@@ -233,6 +237,7 @@ def make_noise(
         device: where the state is.
         clock: for "path", its time at each grid point.
         moments: for "path", 3 if K is used.
+        streams: for "path", see `PathNoise`.
 
     Raises:
         UnknownNameError: a name that is not known.
@@ -246,7 +251,7 @@ def make_noise(
             return PlainNoise(resolve_seed(seed))
         ids = torch.arange(batch, device=device) if sample_ids is None else sample_ids
         key = resolve_seed(seed)
-        source = StepNoise(key, ids) if noise == "step" else PathNoise(key, ids, clock, moments)
+        source = StepNoise(key, ids) if noise == "step" else PathNoise(key, ids, clock, moments, streams)
         if len(source.sample_ids) != batch:
             got = f"{len(source.sample_ids)} ids"
             raise ShapeError("sample_ids", got=got, expected=f"{batch}, one for each sample", fix="Pass as many ids.")

@@ -55,6 +55,15 @@ class Problem:
         return self.plan.stochastic if self.plan is not None else isinstance(self.dynamics, SDE)
 
     @property
+    def streams(self) -> int:
+        """How many noises a step draws at most, from W on."""
+        if self.plan is not None:
+            return max((stream + 1 for _, stream in self.plan.noises()), default=1)
+        return (
+            3 if getattr(self.solver, "uses_time_area", False) else 1 + bool(getattr(self.solver, "uses_area", False))
+        )
+
+    @property
     def calls(self) -> int:
         """The number of model calls, as far as it is known beforehand; with adaptive steps those of the least steps."""
         per_step: Any = getattr(self.solver, "calls_per_step", 1)

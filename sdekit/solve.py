@@ -147,7 +147,8 @@ def solve(
             ids = torch.arange(len(x)) if sample_ids is None else sample_ids
             source = partial(BrownianPath, key or 0, ids.to(x.device))
         elif problem.stochastic:
-            source = make_noise(noise, key or 0, sample_ids, len(x), x.device, clock, moments)
+            streams = problem.streams
+            source = make_noise(noise, key or 0, sample_ids, len(x), x.device, clock, moments, streams)
         monitor = Monitor(x, level, on_failure == "mask")
         monitor.state(x, 0, problem.times[0], "x")
         told = callback if first else None

@@ -402,7 +402,12 @@ def test_a_walk_along_the_grid_has_the_bits_of_its_steps(clock, moments):
         "down": [5 * v for v in reversed(numbers)],
     }[clock]
     ids = torch.tensor([3, 0, 7])
-    noise, path = PathNoise(5, ids, grid, moments), BrownianPath(5, ids, 4, moments)
+    path = BrownianPath(5, ids, 4, moments)
+    for noise in (PathNoise(5, ids, grid, moments), PathNoise(5, ids, grid, moments, streams=1)):
+        _compare_with_steps(noise, path, grid, moments)
+
+
+def _compare_with_steps(noise, path, grid, moments):
     for k in [*range(len(grid) - 1), 5, 4, 3, 4, 5]:
         expected = path.normals(grid[k], grid[k + 1], moments)
         for stream in range(1 if k % 3 == 0 else moments):
