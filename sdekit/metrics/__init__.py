@@ -11,6 +11,7 @@ from sdekit.metrics.pairs import energy_distance, median_distance, mmd2
 from sdekit.metrics.protocol import ProtocolRow, gaussian_protocol
 from sdekit.metrics.stratified import stratified_marginal, stratified_sample
 from sdekit.metrics.transport import exact_w2, sliced_w2
+from sdekit.metrics.weak import WeakError, weak_error
 
 __all__ = [
     "METRICS",
@@ -21,6 +22,7 @@ __all__ = [
     "NoiseFloor",
     "OutputLaw",
     "ProtocolRow",
+    "WeakError",
     "compare",
     "decompose",
     "energy_distance",
@@ -36,4 +38,5 @@ __all__ = [
     "sliced_w2",
     "stratified_marginal",
     "stratified_sample",
+    "weak_error",
 ]

@@ -45,7 +45,7 @@ class LawDistance:
     """Distances of an output law from an exact one.
 
     Attributes:
-        w2: Wasserstein-2, by quantiles; to about 1e-5 of itself where components leave a gap that quantiles jump across.
+        w2: Wasserstein-2, by quantiles; to about 1e-5 of itself where components leave a gap, which quantiles jump.
         tv: total variation, half of int |p - q|; None where the map folds, see `OutputLaw.folded`.
         kl: KL of the output from the exact law, in nats; None as tv.
     """
