@@ -105,7 +105,7 @@ def weak_error(
     tau = method.resolve_stochasticity(method.implied_stochasticity if stochasticity is None else stochasticity)
     plan, model = method.plan(process, grid, tau), target.under(process)
     start = stratified_marginal(model, grid[0], paths, seed)
-    options = {"seed": seed, "noise": "path", "checks": "end"} if plan.stochastic else {"checks": "end"}
+    noise: dict[str, Any] = {"seed": seed, "noise": "path"} if plan.stochastic else {}
     if plan.stochastic and plan.clock is None:
         raise SolverMismatchError(
             "solver",
@@ -115,10 +115,10 @@ def weak_error(
         )
     dynamics = process.reverse(model, tau)
     with torch.no_grad():
-        coarse = _values(functional, solve(dynamics, start, grid, method, **options).x)
+        coarse = _values(functional, solve(dynamics, start, grid, method, checks="end", **noise).x)
         if plan.stochastic:
             fine = _refined(process, grid, 2 ** check_count("levels", levels))
-            control = _values(functional, solve(dynamics, start, fine, method, **options).x)
+            control = _values(functional, solve(dynamics, start, fine, method, checks="end", **noise).x)
         else:
             control = _values(functional, model.flow(start, grid[0], grid[-1]))
     difference = coarse - control

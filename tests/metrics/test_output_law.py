@@ -93,6 +93,7 @@ def test_mixtures_by_nested_quadrature(name: str):
     assert law.expectation(torch.square) == pytest.approx(expected["square"], rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "process"), [("ddpm", VP()), ("ddpm", RectifiedFlow()), ("dpmpp_2m", VP()), ("unipc", RectifiedFlow())]
 )
@@ -130,6 +131,7 @@ def test_the_order_of_the_law_shows_without_sampling():
     assert 0.7 < math.log2(errors[1] / errors[2]) < 1.2
 
 
+@pytest.mark.slow
 def test_folds_leave_the_quantiles():
     """A map that is not monotone: W2 by rank is still right, densities are not given."""
     sharp = targets.GaussianMixture([1.0, 1.0], [[-2.0], [2.0]], 0.01)
