@@ -8,6 +8,9 @@ under the process EDM, which is that, and under VP, whose x is alpha times k-dif
 is its sigma. For methods without noise the last columns are root mean square errors against the exact flow, of
 k-diffusion and of sdekit, under EDM without the zero. Exits with 1 where a difference is above the bound, with 2 where
 k-diffusion is not installed.
+
+The last lines are dpm_adaptive at the same tolerances, whose steps are not the same: k-diffusion has one step for the
+batch, measures its error over all of it, against max(atol, rtol |x|), and accepts somewhat more than the tolerance.
 """
 
 from __future__ import annotations
@@ -183,6 +186,23 @@ def errors(sampling: Any, method: str) -> tuple[float, float] | None:
     return tuple(float((v - truth).square().mean().sqrt()) for v in (want, got))  # type: ignore[return-value]
 
 
+def adaptive(sampling: Any, order: int, rtol: float, atol: float) -> tuple[float, float, float, float]:
+    """Calls and root mean square error, of k-diffusion and of ours; our calls are the mean over samples."""
+    model = targets.random_mixture(6, 10, 0).under(sdekit.EDM())
+    x = 80.0 * torch.randn(32, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    truth = model.flow(x, 80.0, 0.02)
+    torch.set_default_dtype(torch.float64)  # of the ends, which it makes itself
+    try:
+        options = {"order": order, "rtol": rtol, "atol": atol, "disable": True, "return_info": True}
+        want, info = sampling.sample_dpm_adaptive(lambda x, s: model.data(s, x), x, 0.02, 80.0, **options)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    solver = sdekit.solvers.get("dpm_adaptive", order=order)
+    got = sdekit.solve(model, x, [80.0, 0.02], solver, rtol=rtol, atol=atol)
+    wrong = (float((v - truth).square().mean().sqrt()) for v in (want, got.x))
+    return float(info["nfe"]), next(wrong), float(got.nfe.double().mean()), next(wrong)
+
+
 def main() -> int:
     """Print the table; 0 where all agree."""
     sampling = kdiffusion_sampling()
@@ -204,6 +224,12 @@ def main() -> int:
         worst = max([worst, *(d if d == d else float("inf") for d in found_here)])
         wrong = errors(sampling, method) or ()
         print(f"{method:<54}" + "".join(f"{d:14.1e}" for d in (*found_here, *wrong)))
+    print(f"{'dpm_adaptive':<54}" + "".join(f"{h:>14}" for h in ("k-d calls", "k-d error", "calls", "error")))
+    for order in (2, 3):
+        for rtol, atol in ((0.05, 0.0078), (1e-2, 1e-3), (1e-3, 1e-4)):
+            calls, wrong, our_calls, our_error = adaptive(sampling, order, rtol, atol)
+            label = f"order {order}, rtol {rtol:g}, atol {atol:g}"
+            print(f"{label:<54}{calls:14.0f}{wrong:14.1e}{our_calls:14.0f}{our_error:14.1e}")
     print("All agree." if worst <= BOUND else f"NOT EQUAL: {worst:.3g} is above the bound.")
     return 0 if worst <= BOUND else 1
 

@@ -150,7 +150,7 @@ ADAPTIVE_EFFECTS: dict[tuple[str, str], dict[str, Any]] = {
             ("compact", {"compact": False}),
         )
     },
-    ("dpm_adaptive", "controller"): {"controller": "pi"},
+    ("dpm_adaptive", "controller"): {"controller": "i"},
     ("dpm_adaptive", "first_step"): {"first_step": 1e-3},
     ("dpm_adaptive", "compact"): {"compact": False},
     ("rk45", "error_weights"): {"error_weights": "shampine"},
