@@ -258,6 +258,7 @@ def test_every_option_of_solve_and_sample_does_something():
         "dense": run(**fall, dense=True).dense is not None,
         "event": not torch.equal(run(**fall, event=lambda t, x: x[:, 0]).x, run(**fall).x),
         "jump_times": not torch.equal(run(**fall, jump_times=[1.0]).steps, run(**fall).steps),
+        "step_times": not torch.equal(run(**fall, step_times=[1.0]).steps, run(**fall).steps),
     }
     assert len(seen) == 5
     assert set(done) == set(KEYWORDS["solve"]) and all(done.values()), done
