@@ -95,10 +95,10 @@ def solver_name(text: str, argument: str = "solver") -> str:
     """The registered name of a solver; where a reference or an entry point is named, it is loaded and registered."""
     if is_reference(text):
         return _registered(load(text, argument), text)
-    offered = {} if ":" in text else entry_points("solvers")
-    if text in offered and _class_of(text) is None:
-        return _registered(load_offered(offered[text]), text, text)
-    return text
+    if ":" in text or _class_of(text) is not None:  # packages are looked through only for what is not known
+        return text
+    offered = entry_points("solvers")
+    return _registered(load_offered(offered[text]), text, text) if text in offered else text
 
 
 def entry_points(kind: str) -> dict[str, metadata.EntryPoint]:

@@ -124,6 +124,9 @@ def test_solver_that_crashes_or_hangs_costs_its_own_row(mine: Path, tiny: Path, 
     assert (status, again) == (1, found)
     assert (tmp_path / "out" / "cells").stat().st_mtime_ns == before, "failures are finished too"
     mine.write_text(CODE.replace("if len(times) > 9", "if False"))
+    for name in [name for name in sys.modules if name.startswith("sdekit_user_")]:  # as in a new process
+        del sys.modules[name]
+    del base._REGISTRY._items["bad"]
     status, mended = run(tiny, tmp_path / "out", retry_failed=True, **asked)
     assert status == 0
     assert {r["status"] for r in mended} == {"ok"}

@@ -379,6 +379,8 @@ def test_from_no_data_to_no_noise_is_finite_and_near(process, name: str) -> None
         errors_of_law(solver, process, n)
     mean, std = errors_of_law(solver, process, 50)
     assert mean < 0.1
+    if name == "lcm":
+        return  # declares no order: each step draws the noise anew, and the variance of the prediction is lost
     # First-order methods are far off on the long ranges of EDM and Heat, but on their way.
     assert std < 0.1 or errors_of_law(solver, process, 400)[1] < std / 4
 
@@ -466,7 +468,7 @@ def test_calls_are_as_documented() -> None:
     per_step |= dict.fromkeys(("dpmpp_2s_ancestral", "dpmpp_sde", "exp_sra", "sra1", "shark"), 2)
     per_step |= {"seeds_2": 2, "seeds_3": 3, "dpm_2_ancestral": 2, "predictor_corrector": 2, "annealed_langevin": 10}
     per_step |= {"res_2s": 2, "exp_heun_2_x0": 2, "etdrk3": 3, "res_3s": 3, "etdrk4": 4, "hochbruck_ostermann": 5}
-    per_step |= {"dpmpp_3s": 3, "splitting": 3}
+    per_step |= {"dpmpp_3s": 3, "splitting": 3, "dpm_adaptive": 3}
     for name in PLANNED:
         if name in ("pndm", "plms", "heunpp2", "restart"):
             continue  # other numbers of calls in some steps: see test_multistep.py and test_restart.py
