@@ -64,6 +64,8 @@ def test_declared_order_is_reached(case: OrderCase, name: str, grid: str):
 def test_narrow_components_only_need_more_steps(case: OrderCase, grid: str):
     """A standard deviation of 0.14, against 0.3 in the other problems."""
     found = case.observe(PROBLEMS["sharp"], grid)
+    if not found.reaches() and case.steps is not None:
+        found = case.observe(PROBLEMS["sharp"], grid, tuple(2 * n for n in case.steps))
     assert found.reaches(), str(found)
 
 
