@@ -26,8 +26,25 @@ hypothesis.settings.load_profile("sdekit")
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
+# Products of all solvers with processes or inputs: a third of the cases, in turn, is quick, and the others are slow.
+IN_TURN = {
+    "test_a_point_mass_is_carried_exactly",
+    "test_bare_sde",
+    "test_every_solver",
+    "test_float64_agrees_with_50_digits",
+    "test_from_no_data_to_no_noise_is_finite_and_near",
+    "test_mask_keeps_the_other_rows_bit_for_bit",
+    "test_memory_layout_does_not_matter",
+    "test_nothing_is_changed",
+    "test_shifting_the_data_shifts_the_output",
+    "test_start_is_left_alone_and_never_returned",
+    "test_the_law_from_a_point_mass_is_exact_for_any_stochasticity",
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, and give slow tests their own timeout."""
+    """Skip what this machine cannot run, say what is slow, and give slow tests their own timeout."""
     no_cuda = pytest.mark.skip(reason="no CUDA device")
     no_browser = pytest.mark.skip(reason="no chromium with its driver, or no selenium")
     has_browser = (
@@ -38,8 +55,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_cuda)
         if item.get_closest_marker("browser") and not has_browser:
             item.add_marker(no_browser)
+        if getattr(item, "originalname", "") in IN_TURN and _turn(item) % 3:
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
+
+
+def _turn(item: pytest.Item) -> int:
+    callspec = getattr(item, "callspec", None)
+    return 0 if callspec is None else sum(callspec.indices.values())
 
 
 def _global_state() -> dict[str, object]:

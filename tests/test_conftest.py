@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SUITE = """
 import pytest, torch
 
@@ -34,6 +36,7 @@ def test_needs_cuda():
 """
 
 
+@pytest.mark.slow
 def test_changed_global_state_fails_the_test(root: Path, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text((root / "tests" / "conftest.py").read_text())
     (tmp_path / "test_suite.py").write_text(SUITE)

@@ -88,12 +88,14 @@ def test_a_law_from_too_few_draws_is_refused():
         peers.law_of(peers.get("k-diffusion:euler_ancestral"), MEAN, VARIANCE, levels(12), draws=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(n for n, p in INSTALLED.items() if p.kind == "deterministic"))
 def test_each_of_them_converges(name):
     coarse, fine = flow_errors(INSTALLED[name], (16, 64))
     assert fine < coarse / 3.4 and coarse < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(n for n, p in INSTALLED.items() if p.kind == "weak"))
 def test_each_law_converges(name):
     errors = []

@@ -259,6 +259,7 @@ def choose(driver: Any, form: str, name: str, value: str) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_page_works_and_asks_for_nothing(opened: Any, content: dict[str, Any]) -> None:
     orders = {(r["solver"], r["kind"]) for r in content["results"] if r["what"] == "order"}
     assert set(shown(opened)) == orders
@@ -271,6 +272,7 @@ def test_page_works_and_asks_for_nothing(opened: Any, content: dict[str, Any]) -
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_page_can_make_no_request(opened: Any) -> None:
     """The mutant: a script that asks for something. The policy forbids it, and the console says so."""
     opened.execute_script("const i = new Image(); i.src = 'http://localhost:9/x.png'; document.body.append(i)")
@@ -278,6 +280,7 @@ def test_page_can_make_no_request(opened: Any) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_filters_leave_what_they_name(opened: Any, content: dict[str, Any]) -> None:
     orders = [r for r in content["results"] if r["what"] == "order"]
     choose(opened, "order-filters", "kind", "weak")
@@ -297,6 +300,7 @@ def test_filters_leave_what_they_name(opened: Any, content: dict[str, Any]) -> N
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_keyboard_reaches_a_point_and_its_command(opened: Any, content: dict[str, Any]) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -315,6 +319,7 @@ def test_keyboard_reaches_a_point_and_its_command(opened: Any, content: dict[str
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_curves_are_shown_and_hidden(opened: Any) -> None:
     visible = "return document.getElementById('chart').data.filter(t => t.visible !== false).length"
     choose(opened, "curve-filters", "show", "all")
@@ -333,6 +338,7 @@ def test_curves_are_shown_and_hidden(opened: Any) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 820, 1400])
 def test_page_fits_its_window(opened: Any, width: int, scheme: str) -> None:
