@@ -187,7 +187,7 @@ def test_committed_results_make_a_page(root: Path) -> None:
     folders = [path.parent for path in (root / "benchmarks" / "results").glob("*/*/results.json")]
     assert folders
     for folder in folders:
-        assert "<h1>sdekit: orders</h1>" in report.page(results.read_results(folder))
+        assert f"<h1>sdekit: {folder.name}</h1>" in report.page(results.read_results(folder))
 
 
 def test_strips_are_the_images(tmp_path: Path) -> None:
