@@ -23,7 +23,7 @@ from torch import Tensor
 from sdekit import grids, processes, solvers, targets
 from sdekit.affine import AffineSDE
 from sdekit.bench.escape import in_figure
-from sdekit.bench.files import write_atomically
+from sdekit.bench.files import write_as_asked
 from sdekit.errors import OptionError, ShapeError, UnknownNameError, suggest
 from sdekit.plan import Plan
 from sdekit.solve import solve
@@ -109,12 +109,7 @@ def animate(
     else:
         got = f"a file of {len(content)} bytes"
         raise OptionError("calls, particles", got=got, expected=f"at most {_LARGEST}", fix="Lower them.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        got = f"{path}: {error.strerror}"
-        raise OptionError("--out", got=got, expected="a file that can be written", fix="Choose another.") from error
+    write_as_asked(path, content)
     return path
 
 

@@ -22,7 +22,8 @@ Curve = tuple[list[int], list[float]]
 def merged(results: Sequence[dict[str, Any]]) -> list[tuple[list[str], Any, Curve]]:
     """Solvers with their curves, by declared order; those that are the same method share one curve.
 
-    Other libraries declare no order. Their samplers come last, or with ours where these are the same.
+    Without errors none is seen to be the same. Other libraries declare no order: their samplers come last, or with ours
+    where these are the same.
     """
     found: list[tuple[list[str], Any, Curve]] = []
     for result in sorted(results, key=_place):
@@ -46,8 +47,10 @@ def _curve(result: dict[str, Any]) -> Curve:
 
 
 def _same(a: Curve, b: Curve, tolerance: float) -> bool:
-    return a[0] == b[0] and all(
-        math.isclose(x, y, rel_tol=tolerance, abs_tol=1e-13) for x, y in zip(a[1], b[1], strict=True)
+    return (
+        bool(a[0])
+        and a[0] == b[0]
+        and all(math.isclose(x, y, rel_tol=tolerance, abs_tol=1e-13) for x, y in zip(a[1], b[1], strict=True))
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sdekit.errors import OptionError
 
-__all__ = ["canonical", "digest", "sealed", "sweep", "unsealed", "write_atomically"]
+__all__ = ["canonical", "digest", "sealed", "sweep", "unsealed", "write_as_asked", "write_atomically"]
 
 SEAL = "sha256"
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -41,6 +41,20 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.unlink(temporary)
         raise
     _sync_folder(path.parent)
+
+
+def write_as_asked(path: Path, content: bytes) -> None:
+    """Write where the user has asked for, in folders that are made where they are missing.
+
+    Raises:
+        OptionError: where the system refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        got = f"{path}: {error.strerror}"
+        raise OptionError("--out", got=got, expected="a file that can be written", fix="Choose another.") from error
 
 
 def sweep(folder: Path) -> None:

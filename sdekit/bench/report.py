@@ -18,10 +18,9 @@ from plotly import offline
 
 from sdekit.bench import parts_page, sampled_page, strips
 from sdekit.bench.curves import TITLES, fitted_line, merged
-from sdekit.bench.files import write_atomically
+from sdekit.bench.files import write_as_asked
 from sdekit.bench.results import read_results
 from sdekit.bench.summary import ABOVE, work_spots
-from sdekit.errors import OptionError
 
 __all__ = ["FILE_NAME", "page", "write_report"]
 
@@ -40,12 +39,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     """
     path = folder / FILE_NAME if out is None else out
     content = page(read_results(folder)).encode()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        got = f"{path}: {error.strerror}"
-        raise OptionError("--out", got=got, expected="a file that can be written", fix="Choose another.") from error
+    write_as_asked(path, content)
     return path
 
 

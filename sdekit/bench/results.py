@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sdekit.bench.escape import csv_field, one_line
 from sdekit.bench.files import digest, sealed, unsealed, write_atomically
 from sdekit.bench.store import cpu_name, version_of
 from sdekit.bench.summary import Line
@@ -181,8 +182,8 @@ def _cell(value: Any) -> Any:
     """What a spreadsheet would take for a formula is made plain text; numbers, negative ones too, stay as they are."""
     if not isinstance(value, str):
         return value
-    line = " ".join(value.split())
-    return f"'{line}" if line.startswith(("=", "+", "-", "@")) and not _are_numbers(line) else line
+    line = one_line(value)
+    return line if _are_numbers(line) else csv_field(line)
 
 
 def _are_numbers(text: str) -> bool:

@@ -131,7 +131,7 @@ def _errors(spot: str, group: Group, results: Sequence[Any]) -> Table:
     own = grid == _OWN_STEPS
     keys = _keys(measured, "tolerance" if own else "budget")
     rows = []
-    for names, declared in _same(measured):
+    for names, declared, _ in merged(measured):
         points = {p["tolerance" if own else "budget"]: p for p in by_name[names[0]]["points"]}
         order = Cell("-" if declared is None else f"{declared:g}", (declared,))
         rows.append((_names(names, by_name), order, *(_error(points.get(key), own) for key in keys)))
@@ -154,13 +154,6 @@ def _errors(spot: str, group: Group, results: Sequence[Any]) -> Table:
         title += " The best of each column is bold."
     name, heading = f"errors-{spot.replace(', ', '-')}-{kind}", f"Errors: {spot}, {kind}"
     return Table(name, heading, title, columns, tuple(rows), _not_measured(results))
-
-
-def _same(results: Sequence[Any]) -> list[tuple[list[str], Any]]:
-    """Solvers by declared order; those that are the same method together, which takes errors to be seen."""
-    seen = [r for r in results if any(p["error"] for p in r["points"])]
-    found = [(names, declared) for names, declared, _ in merged(seen)]
-    return found + [([r["solver"]], r["declared"]) for r in results if r not in seen]
 
 
 def _keys(results: Sequence[Any], name: str) -> list[Any]:

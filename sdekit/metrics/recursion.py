@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sdekit.plan import Combination, Plan, Row
+from sdekit.plan.moments import extrapolated
 
 __all__ = ["propagated"]
 
@@ -69,23 +70,12 @@ def _run(plan: Plan, first: int, last: int, registers: Mapping[Any, Array], mean
         row = plan.rows[i]
         if row.kick is not None:
             base = point = combined(row.kick, row, i)
-        live[i] = _extrapolated(row, point, mean, c)
+        live[i] = extrapolated(row, point, mean, c)
         moved = base if row.base is None else combined(row.base, row, i)
         point = moved if row.point is None else combined(row.point, row, i)
         base = moved
     kept = {i: v for i, v in live.items() if plan.last_use[i] >= last}
     return {"state": point, **kept}
-
-
-def _extrapolated(row: Row, point: Array, mean: Array, c: Array) -> Array:
-    """p data + q noise of one Gaussian, as in `sdekit.plan.moments`."""
-    p, q = row.weights
-    variance = row.alpha**2 * c + row.sigma**2
-    slope = (p * row.alpha) * c + q * row.sigma
-    gain = np.divide(slope, variance, out=np.zeros_like(variance), where=variance > 0)
-    out = gain * point
-    out[0] += mean * (p - gain * row.alpha)
-    return out
 
 
 def _compressed(registers: dict[Any, Array]) -> dict[Any, Array]:

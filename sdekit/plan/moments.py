@@ -25,7 +25,7 @@ from sdekit.plan.interpret import interpret_with
 from sdekit.plan.program import Plan
 from sdekit.plan.rows import Row
 
-__all__ = ["GaussianLaw", "gaussian_moments"]
+__all__ = ["GaussianLaw", "extrapolated", "gaussian_moments"]
 
 Array = np.ndarray
 
@@ -88,28 +88,30 @@ def _sample_shape(m: Array, c: Array, start_mean: Array | None) -> tuple[int, ..
     return c.shape
 
 
+def extrapolated(row: Row, point: Array, m: Array, c: Array) -> Array:
+    """p data + q noise at a point, for data N(m, c) in each direction; the first axis of the point holds its mean."""
+    p, q = row.weights
+    variance = row.alpha**2 * c + row.sigma**2
+    # A point mass at sigma = 0: the data is its mean whatever the state, and noise has no meaning.
+    slope = (p * row.alpha) * c + q * row.sigma
+    gain = np.divide(slope, variance, out=np.zeros_like(variance), where=variance > 0)
+    out = gain * point
+    out[0] += m * (p - gain * row.alpha)
+    return out
+
+
 def _propagate(plan: Plan, m: Array, c: Array, first: Array, std: Array) -> tuple[Array, Array]:
     """Mean and variance per direction, for directions that do not mix."""
     noises = {key: 2 + i for i, key in enumerate(plan.noises())}
     slots = np.zeros((2 + len(noises), *m.shape))
     slots[0], slots[1] = first, std
 
-    def extrapolated(row: Row, point: Array) -> Array:
-        p, q = row.weights
-        variance = row.alpha**2 * c + row.sigma**2
-        # A point mass at sigma = 0: the data is its mean whatever the state, and noise has no meaning.
-        slope = (p * row.alpha) * c + q * row.sigma
-        gain = np.divide(slope, variance, out=np.zeros_like(variance), where=variance > 0)
-        out = gain * point
-        out[0] += m * (p - gain * row.alpha)
-        return out
-
     def noise(step: int, stream: int) -> Array:
         unit = np.zeros_like(slots)
         unit[noises[step, stream]] = 1.0
         return unit
 
-    out = interpret_with(plan, extrapolated, slots, noise)[-1]
+    out = interpret_with(plan, lambda row, point: extrapolated(row, point, m, c), slots, noise)[-1]
     return out[0], (out[1:] ** 2).sum(0)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-import torch
 
 from sdekit.affine import AffineSDE
 from sdekit.plan import Row
 from sdekit.sde import Stochasticity
 from sdekit.solvers import Order, PlanSolver, base
 from sdekit.solvers.ddim import ddim_row
+from tests.small_states import one_thread
+
+__all__ = ["one_thread"]  # of all tests here
 
 TINY = """
 name = "tiny"
@@ -76,14 +78,6 @@ def tiny(tmp_path: Path) -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads references that an earlier run left; within a run they may be shared."""
     monkeypatch.setenv("SDEKIT_CACHE", str(tmp_path_factory.getbasetemp() / "references"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -108,9 +108,12 @@ def test_interrupt_keeps_what_is_finished(
 
 def test_threads_are_left_as_found(tiny: Path) -> None:
     torch.set_num_threads(2)
-    cells = expand(load(str(tiny)), "ddim")[:2]
-    assert [torch.get_num_threads() for _ in runner.run(cells, 0.15, Choice("here"))] == [1, 1]
-    assert torch.get_num_threads() == 2
+    try:
+        cells = expand(load(str(tiny)), "ddim")[:2]
+        assert [torch.get_num_threads() for _ in runner.run(cells, 0.15, Choice("here"))] == [1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_folder_that_cannot_be_written_is_refused_before_the_run(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -14,21 +13,9 @@ from torch import Tensor
 
 from sdekit import targets
 from sdekit.targets.low_rank import LowRankComponents
+from tests.small_states import one_thread, own_cache
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """These states are small: on a busy machine several threads spend their time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads what an earlier run or another test left."""
-    monkeypatch.setenv("SDEKIT_CACHE", str(tmp_path / "cache"))
+__all__ = ["one_thread", "own_cache"]  # of all tests here
 
 
 @dataclass
