@@ -1,0 +1,33 @@
+"""Process time of functions, interleaved."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+__all__ = ["clocked", "medians", "times_of"]
+
+
+def clocked(run: Callable[[], object], repeats: int = 1) -> float:
+    """Process seconds of one run."""
+    start = time.process_time()
+    for _ in range(repeats):
+        run()
+    return (time.process_time() - start) / repeats
+
+
+def medians(functions: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """The median of each function's answers over interleaved rounds, after one for warming up."""
+    answers: dict[str, list[float]] = {name: [] for name in functions}
+    for i in range(rounds + 1):
+        for name, function in functions.items():
+            value = function()
+            if i:
+                answers[name].append(value)
+    return {name: statistics.median(values) for name, values in answers.items()}
+
+
+def times_of(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Process seconds of each function, medians as above."""
+    return medians({name: lambda f=function: clocked(f) for name, function in functions.items()}, rounds)
