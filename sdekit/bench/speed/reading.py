@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["Reading", "Row", "Setting"]
+__all__ = ["Reading", "Row", "Setting", "of_rounds"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Reading:
         unit: "x" for ratios, "count", or of a time: "us", "ms".
         goal, sense: what the value should be at most or at least; None where there is no goal.
         exact: the same whenever it is measured: a count or an error, not a time.
+        low, high: quartiles over the rounds, which tell a change from noise; None where there are none.
     """
 
     case: str
@@ -45,6 +47,8 @@ class Reading:
     sense: Literal["at most", "at least"] = "at most"
     note: str = ""
     exact: bool = False
+    low: float | None = None
+    high: float | None = None
 
     @property
     def reached(self) -> bool | None:
@@ -62,9 +66,18 @@ class Row:
         name: by which suites refer to it.
         title, about: one line, and what a reader must know to judge the numbers.
         measure: what gives the readings, in one process; under `torch.no_grad`, on one thread of the processor.
+        devices: where it can be measured. A clock of the process tells nothing of what a GPU does.
     """
 
     name: str
     title: str
     about: str
     measure: Callable[[Setting], Iterator[Reading]]
+    devices: tuple[str, ...] = ("cpu", "cuda")
+
+
+def of_rounds(case: str, quantity: str, values: Sequence[float], unit: str = "x", **more: Any) -> Reading:
+    """A reading of one value for each round: their median, with quartiles."""
+    value = statistics.median(values)
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [value] * 3
+    return Reading(case, quantity, value, unit, low=low, high=high, **more)

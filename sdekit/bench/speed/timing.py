@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["clocked", "medians", "times_of"]
+__all__ = ["clocked", "medians", "ratios", "rounds_of", "times_of"]
 
 
 def clocked(run: Callable[[], object], repeats: int = 1) -> float:
@@ -17,17 +17,27 @@ def clocked(run: Callable[[], object], repeats: int = 1) -> float:
     return (time.process_time() - start) / repeats
 
 
-def medians(functions: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """The median of each function's answers over interleaved rounds, after one for warming up."""
+def rounds_of(functions: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Each function's answers over interleaved rounds, after one for warming up."""
     answers: dict[str, list[float]] = {name: [] for name in functions}
     for i in range(rounds + 1):
         for name, function in functions.items():
             value = function()
             if i:
                 answers[name].append(value)
-    return {name: statistics.median(values) for name, values in answers.items()}
+    return answers
 
 
-def times_of(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:
+    """Round by round, so that what slows both down does not show."""
+    return [a / b for a, b in zip(over, under, strict=True)]
+
+
+def medians(functions: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """The median of each function's answers over interleaved rounds."""
+    return {name: statistics.median(values) for name, values in rounds_of(functions, rounds).items()}
+
+
+def times_of(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Process seconds of each function, medians as above."""
     return medians({name: lambda f=function: clocked(f) for name, function in functions.items()}, rounds)
