@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdekit import solvers
-from sdekit.bench import peers
+from sdekit.bench import bands, peers
 from sdekit.bench.build import problem
 from sdekit.bench.cells import Cell, is_peer
 from sdekit.errors import UnfinishedError
@@ -30,7 +29,8 @@ def measured(cell: Cell) -> dict[str, Any]:
     """Relative errors: `points`, and what each cost in `point_seconds` of the processor.
 
     At numbers of calls, at the most steps that stay within each; `error` is None where no step does, and where the end
-    is not finite. At tolerances, with as many calls as the mean sample takes.
+    is not finite. At tolerances, with as many calls as the mean sample takes. Errors over starts have an interval, see
+    `bands.over_starts`; those of laws are exact, and have none.
 
     Raises:
         MissingPackageError: where another library is not installed.
@@ -49,9 +49,9 @@ def _sweep(method: Solver | peers.Peer, given: OrderProblem, cell: Cell) -> dict
     for budget in cell.counts or ():
         steps, calls = within(method, given, cell, budget)
         start = time.process_time()
-        error = None if steps == 0 else _error(method, given, cell, steps)
+        error = bands.nothing() if steps == 0 else _error(method, given, cell, steps)
         seconds.append(time.process_time() - start)
-        points.append({"budget": budget, "steps": steps, "calls": calls, "error": error})
+        points.append({"budget": budget, "steps": steps, "calls": calls, **error})
     return {"points": points, "point_seconds": seconds}
 
 
@@ -62,7 +62,8 @@ def _by_tolerance(method: Solver, given: OrderProblem, cell: Cell) -> dict[str, 
     exact = given.exact()
     for tolerance in cell.tolerances or ():
         start = time.process_time()
-        point: dict[str, Any] = {"budget": None, "tolerance": tolerance, "steps": 0, "calls": 0, "error": None}
+        point: dict[str, Any] = {"budget": None, "tolerance": tolerance, "steps": 0, "calls": 0}
+        point |= bands.nothing()
         try:
             end = solve(
                 dynamics, given.starts(), list(given.ends), method, rtol=tolerance, atol=tolerance, max_nfe=_MOST_CALLS
@@ -70,9 +71,8 @@ def _by_tolerance(method: Solver, given: OrderProblem, cell: Cell) -> dict[str, 
         except UnfinishedError:  # at this tolerance it needs more calls than anyone would give it
             pass
         else:
-            error = float((end.x - exact).norm() / exact.norm())
             calls, steps = (round(float(v.double().mean())) for v in (end.nfe, end.steps))
-            point |= {"steps": steps, "calls": calls, "error": error if math.isfinite(error) else None}
+            point |= {"steps": steps, "calls": calls, **bands.over_starts(end.x, exact)}
         seconds.append(time.process_time() - start)
         points.append(point)
     return {"points": points, "point_seconds": seconds}
@@ -109,21 +109,15 @@ def stochasticity(method: PlanSolver, cell: Cell) -> Any:
     return fixed if fixed is not None else 0.0 if cell.kind == "deterministic" else 1.0
 
 
-def _error(method: Solver | peers.Peer, given: OrderProblem, cell: Cell, steps: int) -> float | None:
+def _error(method: Solver | peers.Peer, given: OrderProblem, cell: Cell, steps: int) -> dict[str, Any]:
+    """As `bands.over_starts`: the distance from where the exact flow carries the same starts; or that of a law."""
     times = given.grid(cell.grid, steps)
     if cell.kind == "weak":
         error = _law_error(method, given, times, cell)
-    elif isinstance(method, peers.Peer):
-        error = _flow_error(lambda: _by_peer(method, given, times), given)
-    else:
-        error = _flow_error(lambda: solve(flow(method, given), given.starts(), times, method, checks="end").x, given)
-    return error if math.isfinite(error) else None
-
-
-def _flow_error(run: Callable[[], Tensor], given: OrderProblem) -> float:
-    """Distance from where the exact flow carries the same starts, relative to the size of these ends; both rms."""
-    exact = given.exact()
-    return float((run() - exact).norm() / exact.norm())
+        return bands.nothing() | {"error": error if math.isfinite(error) else None}
+    if isinstance(method, peers.Peer):
+        return bands.over_starts(_by_peer(method, given, times), given.exact())
+    return bands.over_starts(solve(flow(method, given), given.starts(), times, method, checks="end").x, given.exact())
 
 
 def flow(method: Solver, given: OrderProblem) -> Any:

@@ -148,6 +148,7 @@ def _curves(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "calls": calls,
             "errors": [_rounded(e) for e in errors],
             "seconds": _seconds(group, names[0]),
+            **_band(group, names[0]),
             "fit": [_rounded(v) for v in fitted_line(calls, errors) or ()],
         }
         for place, group in groups.items()
@@ -160,6 +161,14 @@ def _seconds(results: Sequence[Mapping[str, Any]], solver: str) -> list[float | 
     of_it = next(r for r in results if r["solver"] == solver)
     pairs = zip(of_it["points"], of_it.get("point_seconds") or (), strict=False)
     return [_rounded(s) for s in {p["calls"]: s for p, s in pairs if p["error"]}.values()]
+
+
+def _band(results: Sequence[Mapping[str, Any]], solver: str) -> dict[str, list[float | None]]:
+    """The intervals of a solver's curve, empty for errors that have none."""
+    points = next(r["points"] for r in results if r["solver"] == solver)
+    found = {p["calls"]: p for p in points if p["error"]}.values()
+    known = any(p.get("low") is not None for p in found)
+    return {key: [_rounded(p.get(key)) for p in found] if known else [] for key in ("low", "high")}
 
 
 def _rounded(value: float | None) -> float | None:

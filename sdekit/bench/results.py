@@ -168,9 +168,9 @@ def _orders(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _errors(results: Sequence[Mapping[str, Any]]) -> str:
-    header = (*_PLACE, *_RANGE, "budget", "steps", "calls", "error")
+    header = (*_PLACE, *_RANGE, "budget", "steps", "calls", "error", "low", "high")
     rows = [
-        (*_place(r), p["budget"], p["steps"], p["calls"], "" if p["error"] is None else p["error"])
+        (*_place(r), p["budget"], p["steps"], p["calls"], *(p.get(key) for key in ("error", "low", "high")))
         for r in results
         if r["what"] == "work"
         for p in r.get("points", ())

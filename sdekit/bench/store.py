@@ -30,6 +30,7 @@ _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 # Of the command line and of the benchmarks, only these can change a number.
 _DRAWING = ("cli", "bench")
 _MEASURING = (
+    "bench/bands.py",
     "bench/build.py",
     "bench/cells.py",
     "bench/measure.py",

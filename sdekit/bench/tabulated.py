@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sdekit.bench.bands import apart
 from sdekit.bench.curves import TITLES, merged
 from sdekit.bench.summary import Line, place, summarise, work_spots
 
@@ -130,15 +131,26 @@ def _errors(spot: str, group: Group, results: Sequence[Any]) -> Table:
     by_name = {r["solver"]: r for r in measured}
     own = grid == _OWN_STEPS
     keys = _keys(measured, "tolerance" if own else "budget")
-    rows = []
+    banded = any(p.get("low") is not None for r in measured for p in r["points"])
+    heads, found = [], []
     for names, declared, _ in merged(measured):
         points = {p["tolerance" if own else "budget"]: p for p in by_name[names[0]]["points"]}
-        order = Cell("-" if declared is None else f"{declared:g}", (declared,))
-        rows.append((_names(names, by_name), order, *(_error(points.get(key), own) for key in keys)))
+        heads.append((_names(names, by_name), Cell("-" if declared is None else f"{declared:g}", (declared,))))
+        found.append([points.get(key) for key in keys])
+    best = [_best(column) for column in zip(*found, strict=True)]
+    rows = [
+        (
+            *head,
+            *(_error(p, own, banded, bold=not own and _as_good(p, b)) for p, b in zip(points, best, strict=True)),
+            *([_factors(points)] if banded else []),
+        )
+        for head, points in zip(heads, found, strict=True)
+    ]
     columns = (
         Column("solver", ("solver",), number=False),
         Column("order", ("declared",)),
-        *(Column(_heading(key, own), _fields(key, own)) for key in keys),
+        *(Column(_heading(key, own), _fields(key, own, banded)) for key in keys),
+        *([Column("interval", ("interval_factor_least", "interval_factor_most"))] if banded else []),
     )
     counted = (
         "at tolerances rtol = atol, with the mean number of model calls in brackets"
@@ -149,9 +161,14 @@ def _errors(spot: str, group: Group, results: Sequence[Any]) -> Table:
         f"Relative errors {counted}; {TITLES[kind]}. Target {target}, "
         f"process {process}, grid {grid}, half-log-SNR from {low:g} to {high:g}."
     )
+    if banded:
+        title += (
+            " Interval: the factors, least and largest, by which errors are divided and multiplied for the ends of "
+            "their 95 % intervals over starts."
+        )
     if not own:
-        rows = _with_best(rows)
-        title += " The best of each column is bold."
+        also = " and those that the same starts do not tell from it at 95 % are" if banded else " is"
+        title += f" The best of each column{also} bold."
     name, heading = f"errors-{spot.replace(', ', '-')}-{kind}", f"Errors: {spot}, {kind}"
     return Table(name, heading, title, columns, tuple(rows), _not_measured(results))
 
@@ -165,8 +182,9 @@ def _heading(key: float, own: bool) -> str:
     return _short(key) if own else f"{key}"
 
 
-def _fields(key: float, own: bool) -> tuple[str, ...]:
-    return (f"error_at_tolerance_{key:g}", f"calls_at_tolerance_{key:g}") if own else (f"error_at_{key}_calls",)
+def _fields(key: float, own: bool, banded: bool) -> tuple[str, ...]:
+    at = f"at_tolerance_{key:g}" if own else f"at_{key}_calls"
+    return tuple(f"{name}_{at}" for name in ("error", *(["calls"] * own), *(["low", "high"] * banded)))
 
 
 def _name(solver: str) -> Cell:
@@ -179,13 +197,22 @@ def _names(names: Sequence[str], by_name: Mapping[str, Any]) -> Cell:
     return Cell(values=(" = ".join(" ".join(filter(None, pair)) for pair in code),), code=code)
 
 
-def _error(point: Mapping[str, Any] | None, own: bool) -> Cell:
+def _error(point: Mapping[str, Any] | None, own: bool, banded: bool, bold: bool) -> Cell:
     error = None if point is None else point["error"]
+    kept = ("error", *(["calls"] * own), *(["low", "high"] * banded))
     if point is None or error is None:
-        return Cell("-", (None, None) if own else (None,))
-    if own:
-        return Cell(f"{_short(error)} ({point['calls']})", (error, point["calls"]))
-    return Cell(_short(error), (error,))
+        return Cell("-", (None,) * len(kept))
+    text = f"{_short(error)} ({point['calls']})" if own else _short(error)
+    return Cell(text, tuple(point.get(key) for key in kept), bold=bold)
+
+
+def _factors(points: Sequence[Mapping[str, Any] | None]) -> Cell:
+    """Of a whole row: a column of its own for each of its errors would not fit on a page."""
+    found = [p["high"] / p["error"] for p in points if p is not None and p["error"] and p.get("high") is not None]
+    if not found:
+        return Cell("-", (None, None))
+    least, most = min(found), max(found)
+    return Cell(f"{least:.2g} to {most:.2g}", (least, most))
 
 
 def _short(value: float) -> str:
@@ -194,25 +221,19 @@ def _short(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def _with_best(rows: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
-    """Rows whose least errors are bold in each column; those that look the same, or are of rounding, share that."""
-    best: dict[int, Cell] = {}
-    for row in rows:
-        for i, cell in enumerate(row[2:], 2):
-            if cell.values[0] is not None and (i not in best or _size(cell) < _size(best[i])):
-                best[i] = cell
-    return [
-        tuple(Cell(c.text, c.values, bold=True) if i in best and _as_good(c, best[i]) else c for i, c in enumerate(row))
-        for row in rows
-    ]
+def _best(points: Iterable[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+    """Of the least error in a column."""
+    known = [p for p in points if p is not None and p["error"] is not None]
+    return min(known, key=lambda p: p["error"], default=None)
 
 
-def _as_good(cell: Cell, best: Cell) -> bool:
-    return cell.values[0] is not None and (cell.text == best.text or _size(cell) <= _ROUNDING)
-
-
-def _size(cell: Cell) -> float:
-    return float(cell.values[0] or 0.0)
+def _as_good(point: Mapping[str, Any] | None, best: Mapping[str, Any] | None) -> bool:
+    """Whether an error looks like the best one, is of rounding, or is not told from it by the same starts."""
+    if point is None or best is None or point["error"] is None:
+        return False
+    if _short(point["error"]) == _short(best["error"]) or point["error"] <= _ROUNDING:
+        return True
+    return point.get("starts") is not None and not apart(point["starts"], best["starts"])
 
 
 def _not_measured(results: Sequence[Any]) -> tuple[str, ...]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from matplotlib import image
 
-from sdekit.bench import escape, export, formats, pictures, results, tabulated
+from sdekit.bench import bands, escape, export, formats, pictures, results, tabulated
 from sdekit.errors import OptionError, UnknownNameError
 
 CALLS = [5, 10, 20, 40]
@@ -146,6 +147,44 @@ def test_errors_that_look_the_same_or_are_of_rounding_are_equally_good() -> None
     found["results"] = [work("a", 2, scale=1e-14), work("b", 2, scale=2e-11), work("c", 2, scale=1.0)]
     bold = [row[2].bold for row in named(found, "errors-ring-deterministic").rows]
     assert bold == [True, True, False]
+
+
+def banded(solver: str, starts: list[float], **more: Any) -> dict[str, Any]:
+    """A solver whose errors at each number of calls are of these starts, divided by it."""
+    exact, points = torch.ones(len(starts), 1), []
+    for n in CALLS:
+        end = exact + torch.tensor(starts)[:, None] / n
+        points.append({"budget": n, "steps": n, "calls": n, **bands.over_starts(end.double(), exact.double())})
+    return work(solver, 1, points=points, **more)
+
+
+def test_best_are_those_that_the_same_starts_do_not_tell_apart() -> None:
+    """Intervals of all three overlap; the mutant that compares these would mark the second too."""
+    starts = [0.1, 0.2, 0.4, 0.8, 0.05, 0.3]
+    worse, mixed = [1.2 * v for v in starts], [1.15 * v for v in reversed(starts)]
+    found = content()
+    found["results"] = [banded("best", starts), banded("always worse", worse), banded("as often better", mixed)]
+    table = named(found, "errors-ring-deterministic")
+    assert [[cell.bold for cell in row[2:-1]] for row in table.rows] == [[False] * 4, [True] * 4, [True] * 4]
+    points = {r["solver"]: r["points"][0] for r in found["results"]}
+    assert points["always worse"]["low"] < points["best"]["error"] < points["best"]["high"]
+
+
+def test_intervals_are_in_the_tables() -> None:
+    found = content()
+    found["results"] = [banded("a", [0.1, 0.2, 0.4]), banded("b", [0.3, 0.3, 0.3])]
+    found["results"].append(adaptive("rk45, adaptive"))
+    table = named(found, "errors-ring-deterministic")
+    rows = list(csv.DictReader(formats.as_csv(table).splitlines()))
+    point = found["results"][0]["points"][1]
+    assert [rows[0][f"{key}_at_10_calls"] for key in ("error", "low", "high")] == [
+        repr(point[key]) for key in ("error", "low", "high")
+    ]
+    factors = [p["high"] / p["error"] for p in found["results"][0]["points"]]
+    assert table.columns[-1].heading == "interval" and "95 %" in table.title
+    assert table.rows[0][-1].text == f"{min(factors):.2g} to {max(factors):.2g}"
+    # Of results without intervals, of an older version or of laws, nothing is said about them.
+    assert named(found, "errors-ring-edm-own steps-deterministic").columns[-1].heading == "1.0e-3"
 
 
 def test_solvers_without_errors_are_not_the_same_method() -> None:

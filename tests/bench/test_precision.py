@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 
 import pytest
@@ -79,6 +80,17 @@ def test_the_errors_are_those_of_solve(results):
     exact = given.exact()
     assert (point["steps"], point["calls"]) == (4, 8)
     assert point["error"] == pytest.approx(float((end - exact).norm() / exact.norm()), rel=1e-12)
+
+
+def test_errors_over_starts_have_intervals_and_those_of_laws_none(results):
+    for r in results:
+        for p in r["points"]:
+            if r["kind"] == "weak":
+                assert p["error"] > 0 and p["low"] is p["high"] is p["starts"] is None
+            else:
+                assert 0 < p["low"] < p["error"] < p["high"]
+                assert len(p["starts"]) == 6
+                assert math.hypot(*p["starts"]) / 6**0.5 == pytest.approx(p["error"], rel=1e-3)
 
 
 def test_other_libraries_share_a_curve_with_what_is_the_same(results):

@@ -85,6 +85,11 @@ def test_page_holds_the_numbers(content: dict[str, Any]) -> None:
         if r["what"] == "work" and r["kind"] == "deterministic":
             errors = [p["error"] for p in r["points"] if p["error"]]
             assert shared[r["solver"]]["errors"] == pytest.approx(errors, rel=1e-5)
+            for key in ("low", "high"):
+                band = [p[key] for p in r["points"] if p["error"]]
+                assert shared[r["solver"]][key] == pytest.approx(band, rel=1e-5)
+        elif r["what"] == "work":
+            assert shared[r["solver"]]["low"] == []
     text = " ".join(page.texts)
     for value in (content["environment"]["cpu"], content["environment"]["date"], content["numbers"]):
         assert value in text
@@ -334,6 +339,27 @@ def test_curves_are_shown_and_hidden(opened: Any) -> None:
     )
     choose(opened, "curve-filters", "kind", "weak")
     assert opened.find_elements("css selector", "#curve-table tbody tr")
+    assert complaints(opened) == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_one_curve_at_a_time_shows_its_band(opened: Any) -> None:
+    filled = "return document.getElementById('chart').data.filter(t => t.fill === 'toself')"
+    about = "return document.getElementById('work-about').textContent"
+    choose(opened, "curve-filters", "kind", "deterministic")
+    assert opened.execute_script(filled) == []
+    row = opened.find_element("css selector", "#curve-table tr[data-solver='rk4']")
+    row.find_element("css selector", "input").send_keys("")  # brings the focus
+    (band,) = opened.execute_script(filled)
+    curve = opened.execute_script("return data.curves.find(c => c.solvers[0] === 'rk4' && c.kind === 'deterministic')")
+    assert band["y"] == [*curve["high"], *reversed(curve["low"])]
+    assert "95 %" in opened.execute_script(about)
+    title = row.find_elements("css selector", "td.number[title]")[0].get_attribute("title")
+    assert re.fullmatch(r"95 %: \S+e\S+ to \S+e\S+", title)
+    choose(opened, "curve-filters", "kind", "weak")
+    assert opened.execute_script(filled) == []
+    assert "no band" in opened.execute_script(about)
     assert complaints(opened) == []
 
 

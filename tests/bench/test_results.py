@@ -39,6 +39,7 @@ def order(solver: str = "a", measured: float | None = 2.0, **more: Any) -> dict[
 
 def work(solver: str = "a", **more: Any) -> dict[str, Any]:
     points = [{"budget": n, "steps": n, "calls": n, "error": e} for n, e in ((5, 0.5), (10, 0.1), (20, None))]
+    points[0] |= {"low": 0.4, "high": 0.7}
     return {**order(solver), "what": "work", "points": points, **more}
 
 
@@ -96,6 +97,7 @@ def test_csv_holds_the_same_numbers(tmp_path: Path) -> None:
     errors = list(csv.DictReader(io.StringIO((tmp_path / "errors.csv").read_text())))
     assert [row["error"] for row in errors] == ["0.5", "0.1", ""]
     assert errors[0]["solver"] == "exp_adams(order=3, single_step)"
+    assert (errors[0]["low"], errors[0]["high"], errors[2]["high"]) == ("0.4", "0.7", "")
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1 +cmd|'x'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-1 =A1"])

@@ -60,10 +60,20 @@
     return show === "all" || (show === "defaults" && curve.solvers.some((s) => !data.solvers[s].variant));
   }
 
+  function place(curve, calls) {
+    // The point with the most calls that stay within the number, or -1.
+    return curve.calls.findLastIndex((n) => n <= calls);
+  }
+
   function at(curve, calls) {
-    // The error with the most calls that stay within the number.
-    const i = curve.calls.findLastIndex((n) => n <= calls);
+    const i = place(curve, calls);
     return i < 0 ? null : curve.errors[i];
+  }
+
+  function between(curve, i) {
+    // The interval over starts; none of exact laws, nor of a single start.
+    const known = i >= 0 && curve.low.length && curve.low[i] !== null;
+    return known ? `${exponent(curve.low[i])} to ${exponent(curve.high[i])}` : "";
   }
 
   function marked(found) {
@@ -89,16 +99,36 @@
       mode: "lines+markers",
       x: timed() ? curve.seconds : curve.calls,
       y: curve.errors,
+      text: curve.errors.map((_, i) => (between(curve, i) ? `, 95 % ${between(curve, i)}` : "")),
       name: plain(curve.solvers[0]),
       meta: curve,
       visible: visible(curve),
       opacity: !strong || strong === curve ? 1 : 0.15,
       line: { color: colour(curve.declared), width: strong === curve ? 2.5 : 1.4, dash },
       marker: { symbol, size: 6, color: colour(curve.declared) },
-      hovertemplate: `${curve.solvers.map(plain).join(" = ")}<br>%{x} ${timed() ? "s" : "calls"}, error %{y:.2e}<extra></extra>`,
+      hovertemplate: `${curve.solvers.map(plain).join(" = ")}<br>%{x} ${timed() ? "s" : "calls"}, error %{y:.2e}%{text}<extra></extra>`,
     }));
+    if (strong && strong.low.length && visible(strong)) lines.push(band(strong));
     if (strong && strong.fit.length && !timed() && visible(strong)) lines.push(fitted(strong));
     return lines;
+  }
+
+  function band(curve) {
+    // Of one curve at a time: those of all would hide each other.
+    const x = timed() ? curve.seconds : curve.calls;
+    const known = x.map((_, i) => i).filter((i) => curve.low[i] > 0 && x[i] > 0);
+    const back = [...known].reverse();
+    return {
+      type: "scatter",
+      mode: "lines",
+      x: [...known, ...back].map((i) => x[i]),
+      y: [...known.map((i) => curve.high[i]), ...back.map((i) => curve.low[i])],
+      fill: "toself",
+      fillcolor: colour(curve.declared),
+      opacity: 0.22,
+      line: { width: 0 },
+      hoverinfo: "skip",
+    };
   }
 
   function fitted(curve) {
@@ -157,6 +187,12 @@
     );
   }
 
+  function number(curve, calls, i) {
+    const interval = between(curve, place(curve, calls));
+    const title = interval ? { title: `95 %: ${interval}` } : {};
+    return make("td", { class: i === 1 ? "number" : "number roomy", ...title }, exponent(at(curve, calls)));
+  }
+
   function row(mark) {
     const { curve } = mark;
     const box = make("input", { type: "checkbox" });
@@ -174,7 +210,7 @@
       make("th", { scope: "row" }, make("label", {}, box, swatch(mark), names)),
       make("td", { class: "number roomy" }, curve.declared === null ? "–" : `${curve.declared}`),
       make("td", { class: "number" }, curve.fit.length ? fixed(curve.fit[0]) : "–"),
-      ...data.calls.map((n, i) => make("td", { class: i === 1 ? "number" : "number roomy" }, exponent(at(curve, n)))),
+      ...data.calls.map((n, i) => number(curve, n, i)),
       make("td", { class: "roomy" }, ask),
     );
     for (const event of ["mouseenter", "focusin"]) line.addEventListener(event, () => paint(curve));
@@ -183,19 +219,31 @@
   }
 
   function tell(curve, point) {
-    const what = point ? `${point.x} ${timed() ? "s" : "calls"}, error ${exponent(point.y)}: ` : "";
+    const interval = point ? between(curve, point.pointNumber) : "";
+    const sure = interval ? `, 95 % ${interval} over starts` : "";
+    const what = point ? `${point.x} ${timed() ? "s" : "calls"}, error ${exponent(point.y)}${sure}: ` : "";
     note.replaceChildren(`${curve.solvers[0]}, ${what}`, make("code", {}, command(curve.solvers[0], curve)));
+  }
+
+  function certainty(found) {
+    if (found.some((c) => c.kind === "weak")) return "These errors are of exact laws: they have no band.";
+    if (!found.some((c) => c.low.length)) return "";
+    return (
+      "A chosen curve, or one whose row is under the pointer, shows the 95 % interval of its errors over starts; " +
+      "between two curves, whose starts are the same, less is enough."
+    );
   }
 
   function render() {
     const found = chosen().sort((a, b) => (at(a, data.calls[1]) ?? Infinity) - (at(b, data.calls[1]) ?? Infinity));
     const byName = marked([...found].sort((a, b) => a.declared - b.declared || a.solvers[0].localeCompare(b.solvers[0])));
     curves = byName;
-    const place = found.find((c) => c.grid !== "own steps") || found[0];
-    document.getElementById("work-about").textContent = place
-      ? `${place.target}, process ${place.process}, grid ${place.grid}; ${data.titles[place.kind] || place.kind}. ` +
+    const first = found.find((c) => c.grid !== "own steps") || found[0];
+    document.getElementById("work-about").textContent = first
+      ? `${first.target}, process ${first.process}, grid ${first.grid}; ${data.titles[first.kind] || first.kind}. ` +
         "Colours stand for declared orders. The slope is fitted to the last half of a curve above rounding errors. " +
-        "Methods that are the same share a curve." +
+        "Methods that are the same share a curve. " +
+        certainty(found) +
         (data.skipped.length ? ` Not measured: ${data.skipped.join("; ")}` : "")
       : "No curve fits these choices.";
     const heads = ["Solver", "Declared", "Slope", ...data.calls.map((n) => `Error at ${n}`), ""];
@@ -224,7 +272,9 @@
     await window.Plotly.newPlot(chart, traces(null), layout(), { displayModeBar: false, responsive: true });
     chart.on("plotly_click", (event) => {
       const point = event.points[0];
-      if (point.data.meta) tell(point.data.meta, point);
+      if (!point.data.meta) return;
+      tell(point.data.meta, point);
+      paint(point.data.meta);
     });
     document.body.dataset.charts = "ready";
   }
