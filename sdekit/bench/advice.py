@@ -4,6 +4,9 @@ At a number of calls each sampler has one error in each place (target, process a
 least one there tells how far behind the best it is; its score is the geometric mean of the ratios over the places. The
 places are few, and a user's problem is another one: they are drawn again with replacement, whole targets at a time, and
 the share of draws in which a sampler has the best score, or one within 10 % of it, says how sure the ranking is.
+
+Starts, where an error is one over them, are drawn again in each place too, the same for all samplers: a difference that
+rests on a few of them is not called sure. Errors of laws are exact.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from sdekit.errors import OptionError
 
 __all__ = ["Advice", "Rank", "advise", "page"]
@@ -22,6 +27,8 @@ DRAWS = 2000
 NEAR = 1.1
 _FLOOR = 1e-12  # errors below it are of rounding, and all the same
 _SHOWN = 5
+
+Place = tuple[str, str, str]
 _TITLES = {
     "deterministic": "Deterministic samplers: distance to the exact flow",
     "weak": "Stochastic samplers: distance of the law, on Gaussian data",
@@ -32,9 +39,10 @@ _HOW_TO_READ = """\
 Nothing here is opinion, and nothing is about networks: the denoisers are exact, so that all error is the sampler's.
 
 A sampler's *ratio* is its error over the least one at the same number of calls in the same place, as a geometric mean
-over the places; the interval is of the middle 90 % of draws of the targets with replacement. *Best* and *near* are the
-shares of these draws in which it is the best, or within 10 % of it. *Sure* means best in 95 % of the draws, *likely* in
-70 %; *open* means that other targets could turn the order. *Worst* is the largest ratio.""".splitlines()
+over the places; the interval is of the middle 90 % of draws of the targets with replacement, and in each place of the
+starts, the same for all samplers. *Best* and *near* are the shares of these draws in which it is the best, or within
+10 % of it. *Sure* means best in 95 % of the draws, *likely* in 70 %; *open* means that other targets or starts could
+turn the order. *Worst* is the largest ratio.""".splitlines()
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,8 @@ def advise(
     Raises:
         OptionError: where nothing was measured at that number of calls.
     """
-    errors = _errors(results, kind, calls, peers)
+    points = _points(results, kind, calls, peers)
+    errors = {name: {place: max(p["error"], _FLOOR) for place, p in found.items()} for name, found in points.items()}
     places = list(dict.fromkeys(place for found in errors.values() for place in found))
     whole = {name: found for name, found in errors.items() if len(found) == len(places)}
     if not whole or not places:
@@ -105,18 +114,18 @@ def advise(
         )
     best = {place: min(found[place] for found in whole.values()) for place in places}
     logs = {name: [math.log(found[p] / best[p]) for p in places] for name, found in whole.items()}
-    shares = _shares(logs, [place[0] for place in places], seed)
+    shares = _shares(logs, _drawn_logs(logs, points, places, seed), [place[0] for place in places], seed)
     ranks = [_rank(name, logs[name], places, shares) for name in logs]
     ranks.sort(key=lambda rank: (rank.score, rank.names))
     left_out = tuple(sorted(errors.keys() - whole.keys()))
     return Advice(kind, calls, tuple(", ".join(p) for p in places), tuple(_joined(ranks)), left_out)
 
 
-def _errors(
+def _points(
     results: Iterable[Mapping[str, Any]], kind: str, calls: int, peers: bool
-) -> dict[str, dict[tuple[str, str, str], float]]:
+) -> dict[str, dict[Place, Mapping[str, Any]]]:
     """By sampler and place; of those with default options, but each stochasticity is one more."""
-    found: dict[str, dict[tuple[str, str, str], float]] = {}
+    found: dict[str, dict[Place, Mapping[str, Any]]] = {}
     for r in results:
         if r["what"] != "work" or r["kind"] != kind or r["status"] != "ok" or ("package" in r and not peers):
             continue
@@ -125,12 +134,33 @@ def _errors(
         of_it = found.setdefault(r["solver"], {})
         for point in r["points"]:
             if point["budget"] == calls and point["error"] is not None:
-                of_it[r["target"], r["process"], r["grid"]] = max(point["error"], _FLOOR)
+                of_it[r["target"], r["process"], r["grid"]] = point
+    return found
+
+
+def _drawn_logs(
+    logs: Mapping[str, Sequence[float]],
+    points: Mapping[str, Mapping[Place, Mapping[str, Any]]],
+    places: Sequence[Place],
+    seed: int,
+) -> list[np.ndarray]:
+    """For each place (draws, samplers): the logarithms of ratios, over starts drawn anew where these are known."""
+    generator, found = np.random.default_rng(seed), []
+    for i, place in enumerate(places):
+        starts = [points[name][place].get("starts") for name in logs]
+        if any(s is None or len(s) != len(starts[0] or ()) for s in starts):
+            found.append(np.broadcast_to(np.array([row[i] for row in logs.values()]), (DRAWS, len(logs))))
+            continue
+        squares = np.square(np.array(starts))  # (samplers, starts)
+        drawn = generator.integers(squares.shape[1], size=(DRAWS, squares.shape[1]))
+        errors = np.stack([np.sqrt(of_it[drawn].mean(1)) for of_it in squares], 1)
+        sizes = np.log(np.maximum(errors, _FLOOR))
+        found.append(sizes - sizes.min(1, keepdims=True))
     return found
 
 
 def _shares(
-    logs: Mapping[str, Sequence[float]], groups: Sequence[str], seed: int
+    logs: Mapping[str, Sequence[float]], drawn_logs: Sequence[np.ndarray], groups: Sequence[str], seed: int
 ) -> dict[str, tuple[list[float], float, float]]:
     """Of each sampler the scores (as logarithms) over draws of targets, and how often it is best and near it."""
     generator, names = random.Random(seed), list(logs)
@@ -138,9 +168,10 @@ def _shares(
     rows = {target: [i for i, g in enumerate(groups) if g == target] for target in targets}
     drawn: dict[str, list[float]] = {name: [] for name in names}
     best, near = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    for _ in range(DRAWS):
+    for draw in range(DRAWS):
         chosen = [i for target in generator.choices(targets, k=len(targets)) for i in rows[target]]
-        scores = {name: math.fsum(logs[name][i] for i in chosen) / len(chosen) for name in names}
+        means = np.mean([drawn_logs[i][draw] for i in chosen], 0)
+        scores = dict(zip(names, means.tolist(), strict=True))
         least = min(scores.values())
         first = [name for name in names if scores[name] <= least + 1e-9]
         for name in names:
@@ -153,7 +184,7 @@ def _shares(
 def _rank(
     name: str,
     logs: Sequence[float],
-    places: Sequence[tuple[str, str, str]],
+    places: Sequence[Place],
     shares: Mapping[str, tuple[list[float], float, float]],
 ) -> Rank:
     drawn, best, near = shares[name]

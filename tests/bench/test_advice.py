@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def result(solver: str, place: tuple[str, str, str], error: float | None, **more
     }
 
 
-def table(**errors: list[float | None]) -> list[dict[str, Any]]:
+def table(**errors: Sequence[float | None]) -> list[dict[str, Any]]:
     return [result(name, p, e) for name, row in errors.items() for p, e in zip(PLACES, row, strict=True)]
 
 
@@ -47,6 +48,35 @@ def test_what_one_target_decides_is_open():
     # Targets are drawn whole: c is missing from a draw of 3 with probability (2 / 3)^3, and then "often" is best.
     assert found.ranks[1].best == pytest.approx((2 / 3) ** 3, abs=0.04)
     assert found.ranks[1].worst == (pytest.approx(30), "c, edm, karras")
+
+
+def over_starts(**starts: list[float]) -> list[dict[str, Any]]:
+    """The same at every place, over these starts."""
+    rows = []
+    for name, row in starts.items():
+        error = math.sqrt(math.fsum(v * v for v in row) / len(row))
+        for place in PLACES:
+            rows.append(result(name, place, error))
+            rows[-1]["points"][0]["starts"] = row
+    return rows
+
+
+def test_what_one_start_decides_is_open():
+    # The mean of "often" is larger by one start of 8, which is missing from a draw with probability (7 / 8)^8.
+    found = advise(over_starts(often=[1.0] * 7 + [9.0], once=[2.0] * 8), "deterministic", 10)
+    assert found.ranks[0].names == ("once",) and found.ranks[0].score == 1
+    assert found.sure != "sure" and found.ranks[0].best < 0.9
+    # The mutant: errors alone, as if the starts were all there are.
+    rows = over_starts(often=[1.0] * 7 + [9.0], once=[2.0] * 8)
+    for row in rows:
+        del row["points"][0]["starts"]
+    assert advise(rows, "deterministic", 10).sure == "sure"
+
+
+def test_a_difference_at_every_start_is_sure():
+    spread = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
+    found = advise(over_starts(good=spread, bad=[1.05 * v for v in spread]), "deterministic", 10)
+    assert found.sure == "sure" and found.ranks[1].low == pytest.approx(1.05) == found.ranks[1].high
 
 
 def test_the_score_is_the_geometric_mean_of_ratios():
