@@ -44,7 +44,7 @@ def problem_of(
 def check(cells: list[Cell]) -> None:
     """Make every problem once, before anything is measured: all options and ranges that do not do show here."""
     faults = Faults()
-    for cell in {(c.process, c.target, c.low, c.high): c for c in cells}.values():
+    for cell in {(c.process, c.target, c.low, c.high): c for c in cells if c.timed is None}.values():
         with faults.at(f"target {cell.target.name!r}, process {cell.process.name!r}"):
             mixture_of(cell.target) if cell.what == "protocol" else problem(cell)
     faults.raise_any("the suite")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,12 @@ from sdekit.bench.suite import Build, Suite, Work
 from sdekit.errors import UnknownNameError, suggest
 from sdekit.solvers import PlanSolver
 
-__all__ = ["Cell", "Named", "Variant", "expand", "is_peer", "label_of", "runs_models"]
+__all__ = ["Cell", "Named", "Timed", "Variant", "expand", "is_peer", "label_of", "runs_models"]
 
 Options = tuple[tuple[str, Any], ...]
 
 _RANGE = (-4.0, 4.0)
+_NO_RANGE = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,27 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """A row of speed, and where and how it is timed; see `sdekit.bench.speed`."""
+
+    row: str
+    device: str
+    dtype: str
+    rounds: int
+
+    @property
+    def place(self) -> str:
+        """Where it is measured: "device, dtype"."""
+        return f"{self.device}, {self.dtype}"
+
+
+@dataclass(frozen=True)
 class Cell:
     """One measurement.
 
     Attributes:
-        what: "order", "work", "parts", "protocol", "sampled" or "picture".
-        kind: "deterministic" or "weak".
+        what: "order", "work", "parts", "protocol", "sampled", "picture" or "speed".
+        kind: "deterministic" or "weak"; "speed" of rows of it.
         low, high: half-log-SNR at the start and at the end.
         counts: step counts of an order (None: those that fit the declared one); numbers of calls of the others.
         samples: how many starts the error is taken over.
@@ -54,6 +71,7 @@ class Cell:
         truncations: of the protocol.
         finish: of the parts.
         metrics, repeats: of samples against exact ones.
+        timed: a row of speed, which has no solver, process, target, grid and range of its own.
     """
 
     what: str
@@ -73,6 +91,7 @@ class Cell:
     finish: str | None = None
     metrics: tuple[str, ...] | None = None
     repeats: int | None = None
+    timed: Timed | None = None
 
     @property
     def label(self) -> str:
@@ -84,7 +103,9 @@ class Cell:
 
     @property
     def place(self) -> str:
-        """Where it is measured: "target, process, grid"."""
+        """Where it is measured: "target, process, grid", or "device, dtype" of a row of speed."""
+        if self.timed is not None:
+            return self.timed.place
         return f"{self.target.name}, {self.process.name}, {self.grid}"
 
 
@@ -92,13 +113,15 @@ def expand(suite: Suite, only: str | None = None, on: str | None = None) -> list
     """All cells of a suite, in a fixed order.
 
     Args:
-        only: a pattern such as "dpmpp*"; solvers whose name or label does not match are left out.
-        on: a pattern of where it is measured, such as "mixture, vp, *": target, process and grid.
+        only: a pattern such as "dpmpp*"; solvers whose name or label does not match are left out, and rows of speed.
+        on: a pattern of where it is measured, such as "mixture, vp, *": target, process and grid; of rows of speed
+            device and dtype, such as "cpu, *".
 
     Raises:
-        UnknownNameError: for solvers, options, processes, targets and grids that nothing is known under, all of them in
-            one error; or for a pattern that nothing matches.
-        OptionError: where an option of a value that its solver refuses is among these.
+        UnknownNameError: for solvers, options, processes, targets, grids and rows that nothing is known under, all of
+            them in one error; or for a pattern that nothing matches.
+        OptionError: where an option of a value that its solver refuses is among these, or a device that a row is not
+            for.
     """
     faults = Faults()
     names.collect(suite, faults)
@@ -112,6 +135,7 @@ def expand(suite: Suite, only: str | None = None, on: str | None = None) -> list
         *_protocol_cells(suite, targets),
         *_sampled_cells(suite, processes, targets),
         *_picture_cells(suite, processes, targets),
+        *dict.fromkeys(_speed_cells(suite)),
     ]
     found = found if only is None else _matching(found, only)
     return found if on is None else _placed(found, on)
@@ -160,7 +184,7 @@ def _matching(found: list[Cell], only: str) -> list[Cell]:
     if not chosen:
         known = {name for c in found for name in _names(c)}
         raise UnknownNameError(
-            "--only", got=repr(only), expected="a pattern that some solver matches", fix=suggest(only, known)
+            "--only", got=repr(only), expected="a pattern that some solver or row matches", fix=suggest(only, known)
         )
     return chosen
 
@@ -172,7 +196,7 @@ def _names(cell: Cell) -> tuple[str, ...]:
 def _placed(found: list[Cell], on: str) -> list[Cell]:
     chosen = [c for c in found if fnmatch.fnmatchcase(c.place, on)]
     if not chosen:
-        expected = "a pattern that some 'target, process, grid' matches"
+        expected = "a pattern that some 'target, process, grid', or 'device, dtype' of a row of speed, matches"
         raise UnknownNameError("--on", got=repr(on), expected=expected, fix=suggest(on, {c.place for c in found}))
     return chosen
 
@@ -300,6 +324,16 @@ def _picture_cells(suite: Suite, processes: dict[str, Named], targets: dict[str,
                 section.samples,
                 suite.seed,
             )
+
+
+def _speed_cells(suite: Suite) -> Iterator[Cell]:
+    """A cell for each row, device and type."""
+    nothing = Named("", "", ())
+    for section in suite.speed:
+        for name, device, dtype in itertools.product(section.rows, section.devices, section.dtypes):
+            timed = Timed(name, device, dtype, section.rounds)
+            rest = "", *_NO_RANGE, None, 1, suite.seed
+            yield Cell("speed", "speed", Variant("", (), name), nothing, nothing, *rest, timed=timed)
 
 
 def _declared(variant: Variant, kind: str) -> float | None:

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from sdekit.bench import build, results, runner, summary, table
+from sdekit.bench import build, readings, results, runner, speed_table, summary, table
 from sdekit.bench.cells import Cell, expand
 from sdekit.bench.engines import Choice, default_workers
 from sdekit.bench.limits import Limits
@@ -68,9 +68,10 @@ def run_suite(
     Args:
         name: of a shipped suite, or a path that ends in .toml.
         out: the folder of results; default results/<suite>.
-        workers: how many measurements are made at a time; default one for each core.
-        only: a pattern of solvers.
-        on: a pattern of "target, process, grid".
+        workers: how many measurements are made at a time; default one for each core. Rows of speed are measured one at
+            a time, with nothing beside them.
+        only: a pattern of solvers, and of rows of speed.
+        on: a pattern of "target, process, grid"; of rows of speed of "device, dtype".
         resume: use what is kept of the same measurements by the same code, failures too, and measure the rest.
         retry_failed: resume, and measure again what failed.
         engine: what makes the measurements, see `engines.ENGINES`.
@@ -80,7 +81,8 @@ def run_suite(
         console: where the table goes; progress goes to standard error.
 
     Returns:
-        The exit status: 0, 1 where an order falls short or a measurement fails, 130 where interrupted.
+        The exit status: 0, 1 where an order falls short or a measurement fails, 130 where interrupted. A goal of speed
+        that is missed is told, and is no failure.
 
     Raises:
         SdekitError: for a suite, pattern or folder that cannot be used; before anything is measured.
@@ -103,6 +105,9 @@ def run_suite(
     run = _Run(name, suite, cells)
     if resume or retry_failed:
         _take_up(run, store, console, retry_failed)
+    timed = sum(cell.timed is not None for cell in cells)
+    if timed and workers not in (None, 1):
+        console.print("Rows of speed are measured one at a time, with nothing beside them, whatever --workers says.")
     start = time.perf_counter()
     try:
         _measure(run, store, choice, plugins)
@@ -111,7 +116,8 @@ def run_suite(
         text = f"\nInterrupted after {len(run.found)} of {len(cells)} measurements; --resume measures the rest."
         console.print(text, style="yellow")
     run.seconds = time.perf_counter() - start
-    lines, written = _write(run, out, results.environment(choice.workers, choice.name))
+    used = 1 if timed == len(cells) else choice.workers
+    lines, written = _write(run, out, results.environment(used, choice.name))
     written.append(write_parquet(out, run.ordered))
     if run.complete:
         written += [*pictures.draw(run.ordered, lines, suite, out), report.write_report(out)]
@@ -142,11 +148,15 @@ def _take_up(run: _Run, store: Store, console: Console, retry_failed: bool) -> N
 
 
 def _measure(run: _Run, store: Store, choice: Choice, plugins: Plugins) -> None:
+    """What is missing: rows of speed last, and one at a time, as they would slow each other down."""
     missing = [i for i in range(len(run.cells)) if i not in run.found]
+    timed = [i for i in missing if run.cells[i].timed is not None]
+    others = [i for i in missing if run.cells[i].timed is None]
     with _progress(len(missing)) as advance:
-        for j, result in runner.run([run.cells[i] for i in missing], run.suite.tolerance, choice, store, plugins):
-            run.found[missing[j]] = result
-            advance(result)
+        for chosen, how in ((others, choice), (timed, replace(choice, workers=1))):
+            for j, result in runner.run([run.cells[i] for i in chosen], run.suite.tolerance, how, store, plugins):
+                run.found[chosen[j]] = result
+                advance(result)
 
 
 def _write(run: _Run, out: Path, about: dict[str, Any]) -> tuple[list[summary.Line], list[Path]]:
@@ -168,6 +178,7 @@ def _write(run: _Run, out: Path, about: dict[str, Any]) -> tuple[list[summary.Li
 def _report(run: _Run, lines: list[summary.Line], written: list[Path], console: Console) -> int:
     targets = [spot for where, spot in summary.work_spots(run.ordered).items() if where[2] != "own steps"]
     console.print(table.render(lines, targets, run.suite.table_calls, console.width))
+    speed_table.print_readings(console, run.ordered)
     bad = summary.failures(lines)
     table.print_lines(console, bad)
     _say_where(console, written, run, len(bad))
@@ -182,7 +193,8 @@ def _say_where(console: Console, written: list[Path], run: _Run, bad: int) -> No
     if run.complete:
         count = f"{len(run.found) - run.reused} measurements"
         more = f", {run.reused} re-used" if run.reused else ""
-        console.print(f"{count} in {minutes} min {seconds:02d} s{more}: {verdict}.")
+        goals = readings.told(run.ordered)
+        console.print(f"{count} in {minutes} min {seconds:02d} s{more}: {verdict}.{f' {goals}' if goals else ''}")
     console.print(
         Text(f"Written to {written[0].parent}{'' if run.complete else ', without pictures'}:"), soft_wrap=True
     )
@@ -211,7 +223,7 @@ def _progress(total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
 
         def advance(result: dict[str, Any]) -> None:
             n = next(done)
-            bar.update(task, advance=1, description=f"{result['solver']} on {result['target']}")
+            bar.update(task, advance=1, description=f"{result['solver']} on {result.get('device', result['target'])}")
             if not console.is_terminal and n * 10 // total > (n - 1) * 10 // total:
                 console.print(f"{n} of {total} measurements")
 

@@ -1,9 +1,9 @@
-"""Two runs side by side: which orders and which errors changed."""
+"""Two runs side by side: which orders, errors and readings of speed changed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ __all__ = ["Change", "changes", "compare_runs"]
 
 ORDER_CHANGE = 0.02
 ERROR_CHANGE = 0.01  # relative; below 1e-12 errors are of rounding and are not compared
+SPEED_CHANGE = 1.1  # a factor, for readings whose quartiles over rounds lie apart
+SPEED_UNKNOWN = 1.5  # for those without quartiles: on a busy machine a single run is off by a third
 _ROUNDING = 1e-12
+_SPEED = "speed: "
 _MOST = 40  # rows shown
 
 
@@ -27,9 +30,9 @@ class Change:
     """One number that differs.
 
     Attributes:
-        what: "order", or "error at N calls".
-        place: kind, target, process, grid and range.
-        worse: whether the later one is: a lower order, a larger error, a failure in place of a number.
+        what: "order", "error at N calls", or "speed: " and the quantity of a reading.
+        place: kind, target, process, grid and range; of a reading its case, device and type.
+        worse: whether the later one is: a lower order, a larger error, a failure in place of a number, less speed.
     """
 
     what: str
@@ -59,8 +62,12 @@ def compare_runs(before: Path, after: Path, console: Console) -> int:
     """
     old, new = read_results(before), read_results(after)
     first, second = _numbers(old), _numbers(new)
-    noise = _within_noise(old, new)
-    found = [change for change in changes(first, second) if (change.what, change.solver, change.place) not in noise]
+    noise, jitter = _within_noise(old, new), _within_rounds(old, new)
+    found = [
+        change
+        for change in changes(first, second, _rising(old))
+        if (change.what, change.solver, change.place) not in noise | jitter
+    ]
     _print_surroundings(old["environment"], new["environment"], console)
     shared = len(first.keys() & second.keys())
     console.print(
@@ -72,6 +79,8 @@ def compare_runs(before: Path, after: Path, console: Console) -> int:
         console.print(
             f"{len(noise)} metrics of samples differ by no more than their intervals: noise.", highlight=False
         )
+    if jitter:
+        console.print(f"{len(jitter)} readings of speed differ by no more than their rounds: noise.", highlight=False)
     if found:
         console.print(_table(found))
     if len(found) > _MOST:
@@ -80,14 +89,21 @@ def compare_runs(before: Path, after: Path, console: Console) -> int:
 
 
 def changes(
-    first: Mapping[tuple[str, ...], float | None], second: Mapping[tuple[str, ...], float | None]
+    first: Mapping[tuple[str, ...], float | None],
+    second: Mapping[tuple[str, ...], float | None],
+    rising: Container[tuple[str, ...]] = (),
 ) -> list[Change]:
-    """What differs in the numbers that both have: the worse first, and of these the largest."""
+    """What differs in the numbers that both have: the worse first, and of these the largest.
+
+    Args:
+        rising: readings of speed that should be large.
+    """
     found = []
     for key, old in first.items():
         if key in second and _differ(key[0], old, second[key]):
             new = second[key]
-            worse = new is None or (old is not None and (new < old if key[0] == "order" else new > old))
+            larger = key[0] == "order" or key in rising
+            worse = new is None or (old is not None and (new < old if larger else new > old))
             found.append(Change(key[0], key[1], key[2], old, new, worse))
     return sorted(found, key=lambda c: (not c.worse, -c.size))
 
@@ -104,7 +120,8 @@ def _differ(what: str, old: float | None, new: float | None) -> bool:
 
 def _numbers(content: Mapping[str, Any]) -> dict[tuple[str, ...], float | None]:
     """Every number by what, solver and place; None where it failed, an infinite order where the solver is exact."""
-    return {(what, r["solver"], _place(r)): value for r in content["results"] for what, value in _of(r)}
+    found = {(what, r["solver"], _place(r)): value for r in content["results"] for what, value in _of(r)}
+    return found | {key: reading["value"] for key, reading in _readings(content).items()}
 
 
 def _of(result: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
@@ -149,6 +166,41 @@ def _measured(content: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[
     }
 
 
+def _readings(content: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+    """Those of speed that have a value, under the same keys as other numbers."""
+    return {
+        (f"{_SPEED}{reading['quantity']}", r["solver"], f"{reading['case']}; {r['device']}, {r['dtype']}"): reading
+        for r in content["results"]
+        if r["what"] == "speed"
+        for reading in r["readings"]
+        if reading["value"] is not None
+    }
+
+
+def _rising(content: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    return {key for key, reading in _readings(content).items() if reading["sense"] == "at least"}
+
+
+def _within_rounds(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    """Readings of speed that differ as much as from one round to the next; counts and errors never do."""
+    first, second = _readings(old), _readings(new)
+    return {
+        key
+        for key in first.keys() & second.keys()
+        if not first[key]["exact"]
+        and _differ(key[0], first[key]["value"], second[key]["value"])
+        and _as_fast(first[key], second[key])
+    }
+
+
+def _as_fast(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    known = a["low"] is not None and b["low"] is not None
+    factor = math.exp(abs(math.log(max(b["value"], _ROUNDING) / max(a["value"], _ROUNDING))))
+    if known and a["low"] <= b["high"] and b["low"] <= a["high"]:
+        return True
+    return factor <= (SPEED_CHANGE if known else SPEED_UNKNOWN)
+
+
 def _place(result: Mapping[str, Any]) -> str:
     low, high = result["half_log_snr"]
     names = ", ".join(result[key] for key in ("target", "process", "grid"))
@@ -177,4 +229,6 @@ def _table(found: list[Change]) -> Table:
 def _shown(what: str, value: float | None) -> str:
     if value is None:
         return "failed" if what == "order" else "-"
+    if what.startswith(_SPEED):
+        return f"{value:.3g}"
     return ("exact" if math.isinf(value) else f"{value:.2f}") if what == "order" else f"{value:.2e}"

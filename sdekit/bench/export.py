@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sdekit.bench import speed_tables
 from sdekit.bench.escape import file_stems, markdown
 from sdekit.bench.files import write_atomically
 from sdekit.bench.formats import as_csv, as_latex, as_markdown, latex_document
 from sdekit.bench.results import folder, read_results
 from sdekit.bench.suite import Picture, Suite
 from sdekit.bench.summary import summarise
-from sdekit.bench.tabulated import provenance, tables
+from sdekit.bench.tabulated import Table, provenance, tables
 from sdekit.errors import UnknownNameError, suggest
 
 __all__ = ["FOLDER", "FORMATS", "export"]
@@ -52,15 +53,19 @@ def export(results: Path, formats: Sequence[str] = (), out: Path | None = None) 
     return [*written, *(_figures(content, out, figures) if figures else ())]
 
 
+def _all(content: Mapping[str, Any]) -> list[Table]:
+    return [*tables(content), *speed_tables.tables(content)]
+
+
 def _markdown(content: Mapping[str, Any]) -> dict[str, str]:
-    parts = [as_markdown(table, provenance(content)) for table in tables(content)]
+    parts = [as_markdown(table, provenance(content)) for table in _all(content)]
     title = f"# sdekit: {markdown(content['suite']['name'])}\n"
     return {"tables.md": "\n".join([title, *parts])}
 
 
 def _latex(content: Mapping[str, Any]) -> dict[str, str]:
     """A file for each table, and a document with all of them."""
-    found = tables(content)
+    found = _all(content)
     stems = file_stems(table.name for table in found)
     files = {
         f"table-{stems[table.name]}.tex": as_latex(table, provenance(content), f"sdekit-{stems[table.name]}")
@@ -70,7 +75,7 @@ def _latex(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _csv(content: Mapping[str, Any]) -> dict[str, str]:
-    found = tables(content)
+    found = _all(content)
     stems = file_stems(table.name for table in found)
     return {f"table-{stems[table.name]}.csv": as_csv(table) for table in found}
 

@@ -14,6 +14,7 @@ from sdekit.bench import parts, peers, precision, sampled
 from sdekit.bench.build import problem, problem_of
 from sdekit.bench.cells import Cell, is_peer
 from sdekit.bench.limits import failure
+from sdekit.bench.speed import measured as speed
 from sdekit.errors import MissingPackageError, OptionError
 from sdekit.solve import solve
 from sdekit.solvers.base import PlanSolver, Solver
@@ -24,7 +25,13 @@ __all__ = ["described", "measure"]
 _REFINEMENTS = 3
 _COARSER = (2, 4)
 _NOISE_SEED = 2
-_KINDS = {"work": precision.measured, "parts": parts.parts, "protocol": parts.protocol, "sampled": sampled.sampled}
+_KINDS = {
+    "work": precision.measured,
+    "parts": parts.parts,
+    "protocol": parts.protocol,
+    "sampled": sampled.sampled,
+    "speed": speed.measured,
+}
 
 
 def measure(cell: Cell, tolerance: float) -> dict[str, Any]:
@@ -61,6 +68,7 @@ def described(cell: Cell) -> dict[str, Any]:
         "half_log_snr": [cell.low, cell.high],
         "status": "ok",
         "message": "",
+        **({} if cell.timed is None else speed.described(cell.timed)),
     }
 
 

@@ -1,4 +1,4 @@
-"""Whether everything that a suite names is there: solvers, options, processes, targets and grids, every one of them."""
+"""Whether everything that a suite names is there: solvers, options, processes, targets, grids, rows of speed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sdekit import grids, processes, solvers, targets
-from sdekit.bench import plugins
+from sdekit.bench import plugins, speed
 from sdekit.bench.faults import Faults, placed
 from sdekit.bench.peers import PEERS
-from sdekit.errors import SdekitError, UnknownNameError, suggest
+from sdekit.errors import OptionError, SdekitError, UnknownNameError, suggest
 from sdekit.registry import check_options
 from sdekit.testing import FAMILIES
 
@@ -33,6 +33,8 @@ def collect(suite: Any, faults: Faults) -> None:
         _collect_choice(f"variants.{i}", choice, faults)
     for place, section in _sections(suite):
         _collect_section(place, section, suite, faults)
+    for i, section in enumerate(suite.speed):
+        _collect_rows(f"speed.{i}", section, faults)
 
 
 def maker(kind: str, name: str) -> Any:
@@ -82,6 +84,17 @@ def _collect_section(place: str, section: Any, suite: Any, faults: Faults) -> No
             if not fnmatch.filter(PEERS, pattern):
                 expected = "a pattern that some sampler of another library matches"
                 raise UnknownNameError("peer", got=repr(pattern), expected=expected, fix=suggest(pattern, PEERS))
+
+
+def _collect_rows(place: str, section: Any, faults: Faults) -> None:
+    """What is wrong with rows of speed: names, and devices that they are not for."""
+    for where, name in _entries(f"{place}.rows", getattr(section, "rows", ())):
+        with faults.at(where):
+            _check_known("row", name, speed.MODULES, "a row of speed of sdekit")
+            fit = speed.row(name).devices
+            for device in (d for d in getattr(section, "devices", ()) if d is not None and d not in fit):
+                fix = "Put it into a section of its own."
+                raise OptionError("devices", got=f"{device!r} for {name!r}", expected=" or ".join(fit), fix=fix)
 
 
 def _entries(place: str, value: Any) -> Iterator[tuple[str, str]]:

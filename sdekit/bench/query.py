@@ -26,7 +26,8 @@ def query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Names of columns and rows of what a statement selects from the results in a folder.
 
     There are two views: `cells`, a row for each measurement, and `points`, one for each error in it, with its steps and
-    calls. A number that is missing is NULL; none is NaN. The statement sees nothing else: no file, no network.
+    calls, or for each reading of speed. A number that is missing is NULL; none is NaN. The statement sees nothing else:
+    no file, no network.
 
     Raises:
         OptionError: where there are no results, they are damaged, or the statement is not understood.
@@ -101,6 +102,8 @@ def _points(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         calls = result.get("calls") or [None] * len(lists["steps"])
         for steps, n, error in zip(lists["steps"], calls, lists["error"], strict=True):
             yield {**place, "steps": steps, "calls": n, "error": error}
+    for reading in result.get("readings") or ():
+        yield {**place, "device": result["device"], "dtype": result["dtype"], **reading}
     for point in result.get("points") or ():
         yield {**place, **point}
 

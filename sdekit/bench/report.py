@@ -16,7 +16,7 @@ from typing import Any
 
 from plotly import offline
 
-from sdekit.bench import parts_page, sampled_page, strips
+from sdekit.bench import parts_page, readings, sampled_page, speed_page, strips
 from sdekit.bench.curves import TITLES, fitted_line, merged
 from sdekit.bench.files import write_as_asked
 from sdekit.bench.results import read_results
@@ -28,6 +28,8 @@ FILE_NAME = "report.html"
 _SCRIPTS = ("common.js", "orders.js", "curves.js", "sections.js")
 _SECTIONS = {"orders": "order", "work": "work", "samples": "picture"}
 _DIGITS = 6  # significant ones of errors on the page; results.json has all
+_MORE = (parts_page.sections, sampled_page.section, speed_page.section)
+_LINKS = (parts_page.links, sampled_page.link, speed_page.link)
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -53,8 +55,8 @@ def page(content: Mapping[str, Any]) -> str:
         "description": html.escape(content["suite"]["description"]),
         "style": _asset("page.css"),
         "notice": _notice(content),
-        "parts": parts_page.sections(content["results"]) + sampled_page.section(content["results"]),
-        "parts_link": parts_page.links(content["results"]) + sampled_page.link(content["results"]),
+        "parts": "".join(make(content["results"]) for make in _MORE),
+        "parts_link": "".join(make(content["results"]) for make in _LINKS),
         "pictures": _pictures(content),
         "environment": _environment(content),
         "command": html.escape(_command(content)),
@@ -185,7 +187,10 @@ def _notice(content: Mapping[str, Any]) -> str:
     parts = [f"{solvers} solvers and variants, {measured:,} orders of convergence measured."]
     if not measured:
         number = len(content["results"])
-        parts = [f"{len({r['solver'] for r in content['results']})} solvers and variants, {number:,} measurements."]
+        names = {r["solver"] for r in content["results"] if r["what"] != "speed"}
+        parts = [f"{len(names)} solvers and variants, {number:,} measurements."]
+        if not names:
+            parts = [f"{number:,} measurements of speed. {readings.told(content['results'])}"]
     if bad:
         parts += [f"<strong>{len(bad)} fall short or failed: {_escaped(line['solver'] for line in bad)}.</strong>"]
     elif measured:

@@ -25,7 +25,8 @@ __all__ = ["FILE", "FORMAT", "environment", "folder", "read_results", "write_res
 
 FILE = "results.json"
 FORMAT = "sdekit results 2"
-_NOT_NUMBERS = ("seconds", "trace", "point_seconds")  # which differ from run to run, and from machine to machine
+_NOT_NUMBERS = ("seconds", "trace", "point_seconds", "hardware")  # differ from run to run, and between machines
+_TIMED = ("value", "reached", "low", "high", "note")  # of a reading of speed: so do these, where it is not exact
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "plotly")
 
 
@@ -83,7 +84,8 @@ def write_results(
     complete: bool,
     reused: int = 0,
 ) -> list[Path]:
-    """Write results.json, which holds everything, and its numbers as orders.csv and errors.csv; returns the paths.
+    """Write results.json, which holds everything, and its numbers as orders.csv, errors.csv and, where speed was
+    measured, speed.csv; returns the paths.
 
     Args:
         source: the suite as it was asked for: a name, or the path of a file.
@@ -91,7 +93,7 @@ def write_results(
     """
     content = {
         "format": FORMAT,
-        "numbers": digest([{k: v for k, v in result.items() if k not in _NOT_NUMBERS} for result in results]),
+        "numbers": digest([_numbers(result) for result in results]),
         "complete": complete,
         "source": source,
         "reused": reused,
@@ -101,6 +103,8 @@ def write_results(
         "summary": [_plain(line) for line in lines],
     }
     files = {FILE: _json(content, results), "orders.csv": _orders(results), "errors.csv": _errors(results)}
+    if any(result["what"] == "speed" for result in results):
+        files["speed.csv"] = _speed(results)
     for name, body in files.items():
         write_atomically(out / name, body.encode())
     return [out / name for name in files]
@@ -123,6 +127,16 @@ def read_results(folder: Path) -> dict[str, Any]:
             fix="Run `sdekit bench run orders` first, or pass another folder.",
         ) from error
     return unsealed(path, raw, FORMAT)
+
+
+def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a result is the same in any run of the same code."""
+    found = {k: v for k, v in result.items() if k not in _NOT_NUMBERS}
+    if "readings" in found:
+        found["readings"] = [
+            {k: v for k, v in reading.items() if reading["exact"] or k not in _TIMED} for reading in found["readings"]
+        ]
+    return found
 
 
 def _json(content: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
@@ -176,6 +190,18 @@ def _errors(results: Sequence[Mapping[str, Any]]) -> str:
         for p in r.get("points", ())
     ]
     return _csv(header, rows)
+
+
+def _speed(results: Sequence[Mapping[str, Any]]) -> str:
+    header = ("row", "device", "dtype", "rounds")
+    more = ("case", "quantity", "value", "low", "high", "unit", "sense", "goal", "reached", "exact", "note")
+    rows = [
+        (*(r[key] for key in header), *(reading[key] for key in more))
+        for r in results
+        if r["what"] == "speed"
+        for reading in r["readings"]
+    ]
+    return _csv((*header, *more), rows)
 
 
 def _cell(value: Any) -> Any:

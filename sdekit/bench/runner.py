@@ -16,7 +16,7 @@ from sdekit.errors import OptionError
 
 __all__ = ["run"]
 
-_OF_NODES = ("machine", "cpu")  # these may differ; what was made on them is used again on the same only
+_OF_NODES = ("machine", "cpu", "gpu")  # these may differ; what was made on them is used again on the same only
 
 
 def run(

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import sdekit
 from sdekit import solvers
 from sdekit.bench import peers
@@ -37,7 +39,10 @@ _MEASURING = (
     "bench/parts.py",
     "bench/precision.py",
     "bench/peers/",
+    "bench/sampled.py",
+    "bench/speed/",
 )
+_BESIDE = ("k-diffusion", "diffusers", "azula", "torchode", "torchsde", "torchdiffeq")  # what rows of speed time too
 
 
 @dataclass
@@ -151,6 +156,10 @@ class Store:
 
 def made_by(cell: Cell) -> dict[str, Any]:
     """What else a number depends on: the code, the versions and the machine."""
+    if cell.timed is not None:
+        beside = ", ".join(f"{name} {version_of(name)}" for name in _BESIDE)
+        gpu = torch.cuda.get_device_name() if cell.timed.device == "cuda" and torch.cuda.is_available() else None
+        return {**_surroundings(), "plugin": beside, "gpu": gpu}
     if not cell.variant.solver:
         return {**_surroundings(), "plugin": None}
     if is_peer(cell.variant.solver):

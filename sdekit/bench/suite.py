@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from sdekit.bench.faults import Faults, placed, together
 from sdekit.errors import OptionError, SdekitError, UnknownNameError, suggest
 
-__all__ = ["Build", "Choice", "Orders", "Parts", "Picture", "Protocol", "Sampled", "Suite", "Work", "available", "load"]
+__all__ = ["Build", "Choice", "Orders", "Parts", "Picture", "Protocol", "Sampled", "Speed", "Suite", "Work"]
+__all__ += ["available", "load"]
 
 # Names become names of files: nothing that leaves the folder, and nothing that a spreadsheet would take for a formula.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -144,6 +145,20 @@ class Protocol(_Table):
     truncations: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
 
 
+class Speed(_Table):
+    """Rows of speed, each on every device and in every type of the state. See `sdekit.bench.speed`.
+
+    Attributes:
+        rows: names of `sdekit.bench.speed.MODULES`.
+        rounds: interleaved ones, of which medians are taken.
+    """
+
+    rows: Annotated[list[str], Field(min_length=1)]
+    devices: Annotated[list[Literal["cpu", "cuda"]], Field(min_length=1)] = ["cpu"]
+    dtypes: Annotated[list[Literal["float64", "float32", "bfloat16"]], Field(min_length=1)] = ["float32"]
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 15
+
+
 class Suite(_Table):
     """A whole suite.
 
@@ -153,7 +168,7 @@ class Suite(_Table):
         cell_memory_mb: how many megabytes more than its process has it may take, on Linux; None for any number.
         processes, targets: what sections refer to by name.
         variants: solvers measured besides the registered ones with default options.
-        orders, work, parts, protocol, sampled, pictures: the sections.
+        orders, work, parts, protocol, sampled, pictures, speed: the sections.
         table_calls: the numbers of calls whose errors the printed table shows.
     """
 
@@ -173,6 +188,15 @@ class Suite(_Table):
     protocol: list[Protocol] = []
     sampled: list[Sampled] = []
     pictures: list[Picture] = []
+    speed: list[Speed] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_speed_alone(cls, raw: Any) -> Any:
+        """Rows of speed have no processes and targets of the suite's: what has nothing else may leave these out."""
+        others = ("orders", "work", "parts", "protocol", "sampled", "pictures")
+        alone = isinstance(raw, dict) and "speed" in raw and not any(key in raw for key in others)
+        return {"processes": {}, "targets": {}, **raw} if alone else raw
 
 
 def available() -> dict[str, Path]:

@@ -47,10 +47,10 @@ class Line:
     @property
     def verdict(self) -> str:
         """ "holds", "above", "SHORT", "FAILED", "skipped", or "" where no order was measured."""
-        if self.skipped:
-            return "skipped"
         if self.failed:
             return "FAILED"
+        if self.skipped:
+            return "skipped"
         if self.short:
             return "SHORT"
         if not self.count:
@@ -99,6 +99,8 @@ def _where(result: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def place(result: dict[str, Any]) -> str:
     """Where a result was measured."""
+    if result["what"] == "speed":
+        return f"{result['device']}, {result['dtype']}"
     return f"{result['target']}, {result['process']}, {result['grid']}"
 
 

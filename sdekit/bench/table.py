@@ -29,7 +29,7 @@ def render(lines: Iterable[Line], targets: Sequence[str], calls: Sequence[int], 
     for kind, chosen in kinds.items():
         if chosen:
             parts += [Text(_TITLES[kind], style="bold"), _table(chosen, shown, calls, width), Text("")]
-    return Group(*parts, _legend(calls))
+    return Group(*parts, _legend(calls)) if parts else Group()
 
 
 def _targets_that_fit(targets: Sequence[str], calls: Sequence[int], width: int) -> list[str]:

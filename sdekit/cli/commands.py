@@ -104,9 +104,12 @@ def run(
         ),
     ] = None,
     gpus: Annotated[float, typer.Option(help="What each measurement needs of them on a cluster.")] = 0.0,
-    only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only solvers whose name matches.")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Only solvers, or rows of speed, whose name matches.")
+    ] = None,
     on: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Only where this matches: 'TARGET, PROCESS, GRID'.")
+        str | None,
+        typer.Option(metavar="GLOB", help="Only where this matches: 'TARGET, PROCESS, GRID', or 'DEVICE, DTYPE'."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Use what an earlier run of the same code has finished.")
@@ -135,7 +138,8 @@ def run(
 
     Every measurement is kept as soon as it is finished, under cells/ in the folder. With --resume those made by the
     same code and versions on the same machine are used again, failures too; what is missing or damaged is measured.
-    A measurement that raises, hangs or crashes is one that failed, with its trace, and not the end of the run.
+    A measurement that raises, hangs or crashes is one that failed, with its trace, and not the end of the run. Rows of
+    speed are measured one at a time; a goal that one misses is told, and is no failure.
 
     Exit status: 0 where every measured order reaches the declared one, 1 where one falls short or a measurement fails,
     2 where the suite cannot be run as asked, 130 after Ctrl-C, which keeps what is finished.
@@ -186,7 +190,7 @@ def compare(
     before: Annotated[Path, typer.Argument(help="A folder that `sdekit bench run` wrote.")],
     after: Annotated[Path, typer.Argument(help="Another one.")],
 ) -> None:
-    """Show which orders and errors differ between two runs.
+    """Show which orders, errors and readings of speed differ between two runs, beyond what is noise.
 
     Exit status: 0 where none got worse, 1 where some did, 2 where results are missing or damaged.
     """

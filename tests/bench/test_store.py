@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sdekit.bench import files, store
-from sdekit.bench.cells import Cell, expand
+from sdekit.bench.cells import Cell, Timed, expand
 from sdekit.bench.store import Store
 from sdekit.bench.suite import load
 from sdekit.errors import OptionError
@@ -62,6 +62,7 @@ def test_every_field_of_a_cell_is_in_its_name(kept: Store, cell: Cell) -> None:
         "finish": "denoised",
         "metrics": ("energy",),
         "repeats": 7,
+        "timed": Timed("step", "cpu", "float32", 15),
     }
     assert set(others) == set(vars(cell))
     names = {kept.path(replace(cell, **{key: value}), 0.15) for key, value in others.items()}
