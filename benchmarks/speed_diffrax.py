@@ -1,11 +1,11 @@
-"""The adaptive solve of benchmarks/speed_adaptive.py by diffrax, compiled, from an environment of its own.
+"""The adaptive solve of sdekit/bench/speed/adaptive.py by diffrax, compiled, from an environment of its own.
 
     python -m venv ~/diffrax && ~/diffrax/bin/pip install diffrax
     ~/diffrax/bin/python benchmarks/speed_diffrax.py [--rounds 9]
 
 jax brings packages that do not fit those of sdekit: nothing of sdekit is imported here. The same ring, ends, tolerances
 and tableau; each sample's steps are its own (vmap). Process time of solves after the first, which compiles, in one
-thread; medians. Hold them against the milliseconds of `python -m benchmarks.speed_adaptive` on the same machine.
+thread; medians. Hold them against the milliseconds of `sdekit bench run speed --only adaptive` on the same machine.
 """
 
 from __future__ import annotations

@@ -9,7 +9,11 @@ from sdekit.bench.speed.reading import Reading, Row, Setting
 __all__ = ["MODULES", "Reading", "Row", "Setting", "row"]
 
 # Of each row the module, whose ROWS holds it; imported on use, for what that takes.
-MODULES: dict[str, str] = {name: name for name in ("step", "libraries", "counts", "noise", "planning")}
+MODULES: dict[str, str] = {
+    **{name: name for name in ("step", "libraries", "counts", "noise", "planning")},
+    **{name: name for name in ("scores", "brownian", "adaptive", "srk")},
+    "evaluations": "adaptive",
+}
 
 
 def row(name: str) -> Row:
