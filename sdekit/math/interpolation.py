@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from sdekit.errors import OptionError, ShapeError
-from sdekit.math.phi import MAX_PHI, phis
+from sdekit.math.phi import MAX_PHI, phi_arrays, phis
 
-__all__ = ["exponential_weights", "interpolation_weights", "moment_weights"]
+__all__ = ["exponential_moments", "exponential_weights", "interpolation_weights", "moment_weights"]
 
 _FACTORIAL = [float(math.factorial(k)) for k in range(MAX_PHI + 1)]
 
@@ -33,14 +34,24 @@ def exponential_weights(nodes: Sequence[float], zeta: float) -> list[float]:
         OptionError: no nodes, more than MAX_PHI, two equal ones or one that is not finite.
     """
     _check_nodes(nodes)
-    n = len(nodes)
-    values = phis(n, zeta)
-    return _weights(nodes, [factorial * value for factorial, value in zip(_FACTORIAL, values[1:], strict=False)])
+    return _weights(nodes, exponential_moments(len(nodes), zeta))
 
 
-def moment_weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
+def exponential_moments(count: int, zeta: Any) -> list[Any]:
+    """int_0^1 e^((1 - u) zeta) u^k du = k! phi_{k+1}(zeta) for k < count.
+
+    Args:
+        zeta: a float, or an array, for which each moment is one.
+    """
+    values = phi_arrays(count, zeta) if isinstance(zeta, np.ndarray) else phis(count, zeta)
+    return [factorial * value for factorial, value in zip(_FACTORIAL, values[1:], strict=False)]
+
+
+def moment_weights(nodes: Sequence[Any], moments: Sequence[Any]) -> list[Any]:
     """Weights w_j with sum_j w_j q(r_j) = I(q) for deg q < len(nodes), from moments I(u^k), k < len(nodes), of a
     functional I: an integral over [0, 1] with a weight of one sign, and nodes of 0 and below, lose no digit.
+
+    Nodes and moments are floats, or arrays of one shape for many functionals at once; so are the weights then.
 
     Raises:
         OptionError: no nodes, more than MAX_PHI, two equal ones or one that is not finite.
@@ -54,7 +65,7 @@ def moment_weights(nodes: Sequence[float], moments: Sequence[float]) -> list[flo
     return _weights(nodes, moments[: len(nodes)])
 
 
-def _weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
+def _weights(nodes: Sequence[Any], moments: Sequence[Any]) -> list[Any]:
     if len(nodes) <= len(_FEW):
         return _FEW[len(nodes) - 1](*nodes, *moments)
     weights = []
@@ -71,16 +82,16 @@ def _weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
     return weights
 
 
-def _one(a: float, m: float) -> list[float]:
+def _one(a: Any, m: Any) -> list[Any]:
     return [m]
 
 
-def _two(a: float, b: float, m: float, m1: float) -> list[float]:
+def _two(a: Any, b: Any, m: Any, m1: Any) -> list[Any]:
     d = a - b
     return [(m1 - b * m) / d, (a * m - m1) / d]
 
 
-def _three(a: float, b: float, c: float, m: float, m1: float, m2: float) -> list[float]:
+def _three(a: Any, b: Any, c: Any, m: Any, m1: Any, m2: Any) -> list[Any]:
     ab, ac, bc = a - b, a - c, b - c
     return [
         (m2 - (b + c) * m1 + b * c * m) / (ab * ac),
@@ -89,7 +100,7 @@ def _three(a: float, b: float, c: float, m: float, m1: float, m2: float) -> list
     ]
 
 
-def _four(a: float, b: float, c: float, d: float, m: float, m1: float, m2: float, m3: float) -> list[float]:
+def _four(a: Any, b: Any, c: Any, d: Any, m: Any, m1: Any, m2: Any, m3: Any) -> list[Any]:
     ab, ac, ad, bc, bd, cd = a - b, a - c, a - d, b - c, b - d, c - d
     return [
         (m3 - (b + c + d) * m2 + (b * c + (b + c) * d) * m1 - b * c * d * m) / (ab * ac * ad),
@@ -140,11 +151,16 @@ def interpolation_weights(
     return [total / scale for total, scale in zip(sums, scales, strict=True)]
 
 
-def _check_nodes(nodes: Sequence[float]) -> None:
+def _check_nodes(nodes: Sequence[Any]) -> None:
     """Refuse what no interpolation polynomial goes through."""
     if not 1 <= len(nodes) <= MAX_PHI:
         raise OptionError("nodes", got=f"{len(nodes)} nodes", expected=f"1 to {MAX_PHI}", fix="Use a shorter history.")
-    if len(set(nodes)) < len(nodes) or not all(map(math.isfinite, nodes)):
+    if isinstance(nodes[-1], np.ndarray):
+        ordered = np.sort(np.broadcast_arrays(*nodes), axis=0)
+        right = bool((ordered[1:] > ordered[:-1]).all() and np.isfinite(ordered).all())
+    else:
+        right = len(set(nodes)) == len(nodes) and all(map(math.isfinite, nodes))
+    if not right:
         raise OptionError(
             "nodes",
             got=repr(list(nodes)),

@@ -82,7 +82,7 @@ def phi_arrays(n: int, z: np.ndarray) -> np.ndarray:
     # Where both ways make sense, phi_k comes from below for |z| < _SWITCH[k], from above elsewhere.
     small = np.where(size < _SWITCH[n], z, 0.0)
     total = np.ones_like(small)
-    for j in range(n + int(17.0 + 3.5 * _SWITCH[n]), n, -1):
+    for j in range(n + _terms(float(np.abs(small).max(initial=0.0))), n, -1):
         total = 1.0 + total * small / j
     values[n] = total * _RECIPROCAL[n]
     for k in range(n - 1, 0, -1):
@@ -95,11 +95,14 @@ def phi_arrays(n: int, z: np.ndarray) -> np.ndarray:
     return values
 
 
+def _terms(size: float) -> int:
+    """How many terms of the series of phi_n are enough for |z| = size < n + 1."""
+    return int(min(13.0 + 6.0 * size, 17.0 + 3.5 * size)) if size == size else 1
+
+
 def _series(n: int, z: float) -> float:
-    """sum_j z^j / (n + j)! by Horner's rule, with enough terms for |z| < n + 1."""
-    size = abs(z)
-    terms = int(min(13.0 + 6.0 * size, 17.0 + 3.5 * size)) if z == z else 1
+    """sum_j z^j / (n + j)! by Horner's rule."""
     total = 1.0
-    for j in range(n + terms, n, -1):
+    for j in range(n + _terms(abs(z)), n, -1):
         total = 1.0 + total * z / j
     return total * _RECIPROCAL[n]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from sdekit.affine import AffineSDE
@@ -168,13 +169,14 @@ class PlanSolver(Solver, ABC):
 def _make_plan(
     solver: PlanSolver, process: AffineSDE, described: str, grid: tuple[float, ...], tau: Stochasticity
 ) -> Plan:
-    (a0, s0), (a1, s1) = ((v.alpha, v.sigma) for v in process.levels([grid[0], grid[-1]]))
+    ends = torch.tensor([grid[0], grid[-1]], dtype=torch.float64)
+    start, end = zip(process.alpha(ends).tolist(), process.sigma(ends).tolist(), strict=True)
     return Plan(
         solver=solver.label,
         times=grid,
         rows=tuple(solver.rows(process, list(grid), tau)),
-        start=(a0, s0),
-        end=(a1, s1),
+        start=start,
+        end=end,
         process=described,
         clock=solver.noise_clock(process, list(grid), tau) if tau != 0 else None,
     )

@@ -13,7 +13,7 @@ from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
 from sdekit.plan import DATA, NOISE, Row, commit
 from sdekit.sde import Stochasticity
-from sdekit.shapes import finite_number
+from sdekit.shapes import as_float64, finite_number
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.options import check_choice, check_not_negative
 
@@ -56,7 +56,7 @@ def snr_clock(process: AffineSDE, times: list[float], tau: Stochasticity) -> tup
     if callable(tau):
         return None
     k = 2 * tau**2
-    exponents = [k * level.half_log_snr for level in process.levels(times)]
+    exponents = [k * v for v in process.half_log_snr(as_float64(times)).tolist()]
     if k == 0 or any(_LARGEST < e < math.inf for e in exponents):
         return None
     if k <= _SLOW:
