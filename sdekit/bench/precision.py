@@ -41,7 +41,14 @@ def measured(cell: Cell) -> dict[str, Any]:
         return {"package": f"{peer.package} {peer.require()}", "declared": None} | _sweep(peer, given, cell)
     method = solvers.get(cell.variant.solver, **dict(cell.variant.options))
     found = _by_tolerance(method, given, cell) if cell.tolerances else _sweep(method, given, cell)
-    return {"declared": getattr(method.declared, cell.kind)} | found
+    return _package(method) | {"declared": getattr(method.declared, cell.kind)} | found
+
+
+def _package(method: Solver) -> dict[str, str]:
+    """Of a solver of another package, which one."""
+    from sdekit.interop.backend import Backend
+
+    return {"package": f"{method.package} {peers.installed(method.package)}"} if isinstance(method, Backend) else {}
 
 
 def _sweep(method: Solver | peers.Peer, given: OrderProblem, cell: Cell) -> dict[str, Any]:

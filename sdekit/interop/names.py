@@ -1,4 +1,4 @@
-"""Names of other packages' solvers: "torchdiffeq:NAME", "torchsde:NAME", "scipy:NAME". Nothing of them is imported."""
+"""Names of other packages' solvers, "torchdiffeq:NAME" for example. Nothing of the packages is imported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from sdekit.errors import OptionError, UnknownNameError, suggest
-from sdekit.interop import diffeq, ivp, stochastic
+from sdekit.interop import diffeq, ivp, stochastic, torchode
 from sdekit.interop.backend import Backend
 from sdekit.registry import check_options
 
@@ -17,6 +17,7 @@ _CLASSES: dict[str, type[Backend]] = {
     **{f"torchdiffeq:{name}": diffeq.TorchdiffeqAdams for name in diffeq.MULTISTEP},
     **{f"torchdiffeq:{name}": diffeq.TorchdiffeqAdaptive for name in diffeq.ADAPTIVE},
     **{f"torchsde:{name}": stochastic.TorchsdeSolver for name in stochastic.METHODS},
+    **{f"torchode:{name}": torchode.TorchodeSolver for name in torchode.METHODS},
     **{f"scipy:{name}": ivp.ScipySolver for name in ivp.METHODS},
 }
 ALIASES = {"torchdiffeq:fixed_adams": "torchdiffeq:implicit_adams"}
@@ -44,7 +45,10 @@ def get_backend(name: str, **options: Any) -> Backend:
     if key not in _CLASSES:
         known = [*_CLASSES, *ALIASES]
         raise UnknownNameError(
-            "solver", got=repr(name), expected="a solver of torchdiffeq, torchsde or scipy", fix=suggest(name, known)
+            "solver",
+            got=repr(name),
+            expected="a solver of torchdiffeq, torchode, torchsde or scipy",
+            fix=suggest(name, known),
         )
     method = key.partition(":")[2]
     make = partial(_CLASSES[key], method)

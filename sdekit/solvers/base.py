@@ -306,8 +306,8 @@ def available(*, backends: bool = False) -> list[SolverInfo]:
     """All registered solvers with their default options, by name.
 
     Args:
-        backends: list those of other packages too: "torchdiffeq:...", "torchsde:...", "scipy:...". They are left out
-            else, as what is promised of registered solvers (speed, memory, batches) is not theirs.
+        backends: list those of other packages too: "torchdiffeq:...", "torchode:...", "torchsde:..." and "scipy:...".
+            They are left out else, as what is promised of registered solvers (speed, memory, batches) is not theirs.
     """
     names = sorted(_REGISTRY)
     if backends:

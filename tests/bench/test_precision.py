@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import tomllib
 
 import pytest
@@ -130,6 +131,19 @@ def test_a_library_that_is_missing_is_a_skipped_row(monkeypatch):
     assert {r["status"] for r in results} == {"skipped"} and "pip install" in results[0]["message"]
     (line,) = summarise(results, 0.15, [9])
     assert line.verdict == "skipped" and not line.failed
+
+
+def test_solvers_of_other_packages_say_which(results):
+    found = {r["solver"]: r.get("package", "") for r in results if r["grid"] == "own steps"}
+    assert found["rk45, adaptive"] == "" and found["torchdiffeq:dopri5, adaptive"].startswith("torchdiffeq 0.")
+
+
+def test_a_solver_whose_package_is_missing_is_a_skipped_row(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchode", None)
+    cells = expand(suite(TEXT.replace('"torchdiffeq:dopri5"', '"torchode:tsit5"')))
+    (cell,) = [c for c in cells if c.variant.solver == "torchode:tsit5"]
+    result = measure(cell, 0.15)
+    assert result["status"] == "skipped" and "pip install 'sdekit[peers]'" in result["message"]
 
 
 def test_errors_stand_under_the_place_where_a_target_has_several(results):

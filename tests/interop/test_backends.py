@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import math
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ import sdekit
 from sdekit.errors import (
     BackendError,
     InterfaceError,
+    MissingPackageError,
     NonFiniteError,
     OptionError,
     OutOfDomain,
@@ -20,11 +25,13 @@ from sdekit.errors import (
     UnfinishedError,
     UnknownNameError,
 )
-from sdekit.interop import backend, diffeq, ivp, names, stochastic
+from sdekit.interop import backend, diffeq, ivp, names, stochastic, torchode
 from sdekit.solution import Status
 
 FIXED = [f"torchdiffeq:{n}" for n in (*diffeq.FIXED, *diffeq.MULTISTEP)]
 ADAPTIVE = [f"torchdiffeq:{n}" for n in diffeq.ADAPTIVE] + [f"scipy:{n}" for n in ivp.METHODS]
+PARALLEL = [f"torchode:{n}" for n in torchode.METHODS]
+installed = pytest.mark.skipif(importlib.util.find_spec("torchode") is None, reason="torchode is not installed")
 NOISY = [f"torchsde:{n}" for n in stochastic.METHODS]
 X = torch.tensor([[0.3, -0.8], [1.1, 0.4], [-0.2, 2.0]], dtype=torch.float64)
 
@@ -57,11 +64,16 @@ def test_fixed_steps_have_the_declared_order(name, up):
     assert order - 0.25 < math.log2(errors[0] / errors[1]) < order + 0.6
 
 
-@pytest.mark.parametrize("name", ADAPTIVE)
+def optional(*chosen: str) -> list[Any]:
+    """Names as parameters: torchode is an extra."""
+    return [pytest.param(name, marks=installed) if name.startswith("torchode:") else name for name in chosen]
+
+
+@pytest.mark.parametrize("name", optional(*ADAPTIVE, *PARALLEL))
 def test_adaptive_steps_meet_the_tolerance_on_every_time_and_never_leave_the_interval(name):
     seen = []
     ode = sdekit.make_ode(lambda t, x: (seen.append(float(t)), logistic(t, x))[1])
-    tight = 1e-5 if name.endswith(("adaptive_heun", "fehlberg2")) else 1e-7
+    tight = 1e-5 if name.endswith(("heun", "fehlberg2")) else 1e-7
     saved = [0.0, 0.3, 0.9]
     s = sdekit.solve(ode, START, [0.0, 0.9], name, rtol=tight, atol=tight, save=saved)
     assert s.t.tolist() == saved and s.success and s.steps.min() >= 2
@@ -79,14 +91,74 @@ def test_implicit_methods_solve_a_stiff_drift(name):
     assert s.nfe.max() < 1000  # an explicit method takes 30,000
 
 
-def test_rows_do_not_depend_on_each_other():
-    for name in ("torchdiffeq:dopri5", "scipy:RK45"):
-        whole = sdekit.solve(ODE, START, [0.0, 1.0], name, rtol=1e-6)
-        alone = sdekit.solve(ODE, START[1:], [0.0, 1.0], name, rtol=1e-6)
-        assert torch.equal(whole.x[1:], alone.x) and torch.equal(whole.nfe[1:], alone.nfe)
+@pytest.mark.parametrize("name", optional("torchdiffeq:dopri5", "scipy:RK45", "torchode:dopri5"))
+def test_rows_do_not_depend_on_each_other(name):
+    whole = sdekit.solve(ODE, START, [0.0, 1.0], name, rtol=1e-6)
+    alone = sdekit.solve(ODE, START[1:], [0.0, 1.0], name, rtol=1e-6)
+    assert torch.equal(whole.x[1:], alone.x) and torch.equal(whole.nfe[1:], alone.nfe)
 
 
-@pytest.mark.parametrize("name", ["torchdiffeq:dopri5", "torchdiffeq:rk4", "scipy:Radau", "torchsde:euler"])
+@installed
+@pytest.mark.parametrize("name", PARALLEL)
+@pytest.mark.parametrize("up", [True, False])
+def test_torchode_takes_the_steps_that_it_takes_itself(name, up):
+    """Of a whole batch at once, by its own interface; the mutant of another controller takes others."""
+    package: Any = importlib.import_module("torchode")
+    start, times = (START, [0.0, 1.0]) if up else (exact(START, 1.0), [1.0, 0.0])
+    ends = torch.tensor(times, dtype=torch.float64).expand(len(START), 2)
+    tolerance = 1e-5
+
+    def by(controller: Any, **options: Any) -> Any:
+        term = package.ODETerm(lambda t, x: logistic(t, x))
+        made = controller(atol=tolerance, rtol=tolerance, term=term, **options)
+        method = {"dopri5": package.Dopri5, "tsit5": package.Tsit5, "heun": package.Heun}[name.partition(":")[2]]
+        problem = package.InitialValueProblem(start, ends[:, 0], ends[:, 1])
+        return package.AutoDiffAdjoint(method(term=term), made).solve(problem)
+
+    whole = by(package.PIDController, pcoeff=0.2, icoeff=0.5, dcoeff=0.0)
+    ours = sdekit.solve(ODE, start, times, name, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(ours.x, whole.ys[:, -1], rtol=1e-13, atol=1e-13)
+    assert ours.steps.tolist() == whole.stats["n_accepted"].tolist()
+    assert ours.rejected.tolist() == (whole.stats["n_steps"] - whole.stats["n_accepted"]).tolist()
+    other = by(package.IntegralController)
+    assert other.stats["n_accepted"].tolist() != ours.steps.tolist()
+    integral = sdekit.solvers.get(name, controller="integral")
+    ours = sdekit.solve(ODE, start, times, integral, rtol=tolerance, atol=tolerance)
+    assert ours.steps.tolist() == other.stats["n_accepted"].tolist()
+
+
+@installed
+def test_torchode_and_ours_agree_on_any_shape():
+    x = torch.linspace(0.1, 1.5, 12, dtype=torch.float64).reshape(2, 3, 2)
+    seen = []
+    ode = sdekit.make_ode(lambda t, x: (seen.append((t.dtype, x.shape)), torch.sin(3 * t) * x - x**3)[1])
+    theirs = sdekit.solve(ode, x, [0.0, 1.0], "torchode:tsit5", rtol=1e-8, atol=1e-8)
+    assert set(seen) == {(torch.float64, (1, 3, 2))}
+    ours = sdekit.solve(ode, x, [0.0, 1.0], "tsit5", rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(theirs.x, ours.x, rtol=0, atol=1e-7)
+
+
+@installed
+def test_torchode_carries_gradients():
+    w = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    ode = sdekit.make_ode(lambda t, x: w * x)
+    end = sdekit.solve(ode, START, [0.0, 1.0], "torchode:dopri5", rtol=1e-8, atol=1e-8).x
+    (slope,) = torch.autograd.grad(end.sum(), w)
+    torch.testing.assert_close(slope, START.sum() * math.exp(0.7), rtol=1e-6, atol=0)
+
+
+def test_what_is_not_installed_is_said_before_any_call(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchode", None)
+    called = []
+    ode = sdekit.make_ode(lambda t, x: (called.append(t), x)[1])
+    with pytest.raises(MissingPackageError, match=r"pip install 'sdekit\[peers\]'"):
+        sdekit.solve(ode, START, [0.0, 1.0], "torchode:dopri5", rtol=1e-3)
+    assert called == []
+
+
+@pytest.mark.parametrize(
+    "name", optional("torchdiffeq:dopri5", "torchdiffeq:rk4", "scipy:Radau", "torchsde:euler", "torchode:tsit5")
+)
 def test_a_bad_sample_is_named_or_masked(name):
     def drift(t, x):
         return torch.where(x > 1.5, torch.full_like(x, torch.nan), logistic(t, x))
@@ -103,15 +175,26 @@ def test_a_bad_sample_is_named_or_masked(name):
     assert torch.equal(s.x[[0, 2]], good.x) and bool(s.x[1].isnan().all())
 
 
-def test_failures_of_the_package_are_wrapped():
+@pytest.mark.parametrize("name", optional("scipy:RK45", "torchdiffeq:dopri5", "torchode:dopri5"))
+def test_failures_of_the_package_are_wrapped(name):
     blows_up = sdekit.make_ode(lambda t, x: x * x)
     x = torch.tensor([[0.1], [2.0]], dtype=torch.float64)
-    for name in ("scipy:RK45", "torchdiffeq:dopri5"):
-        with pytest.raises((BackendError, NonFiniteError, UnfinishedError)) as caught:
-            sdekit.solve(blows_up, x, [0.0, 1.0], name, rtol=1e-6, max_nfe=700)
-        assert caught.value.sample == 1
-        s = sdekit.solve(blows_up, x, [0.0, 1.0], name, rtol=1e-6, max_nfe=700, on_failure="mask")
-        assert s.status[0] == 0 and s.status[1] in (Status.BACKEND, Status.NON_FINITE, Status.MAX_NFE)
+    with pytest.raises((BackendError, NonFiniteError, UnfinishedError)) as caught:
+        sdekit.solve(blows_up, x, [0.0, 1.0], name, rtol=1e-6, max_nfe=700)
+    assert caught.value.sample == 1
+    s = sdekit.solve(blows_up, x, [0.0, 1.0], name, rtol=1e-6, max_nfe=700, on_failure="mask")
+    assert s.status[0] == 0 and s.status[1] in (Status.BACKEND, Status.NON_FINITE, Status.MAX_NFE)
+
+
+@installed
+def test_a_status_of_torchode_is_an_error(monkeypatch):
+    package: Any = importlib.import_module("torchode")
+    monkeypatch.setattr(package, "AutoDiffAdjoint", functools.partial(package.AutoDiffAdjoint, max_steps=2))
+    with pytest.raises(BackendError, match="REACHED_MAX_STEPS") as caught:
+        sdekit.solve(ODE, START, [0.0, 1.0], "torchode:dopri5", rtol=1e-6)
+    assert caught.value.sample == 0 and 0 < (caught.value.t or 0) < 1
+    s = sdekit.solve(ODE, START, [0.0, 1.0], "torchode:dopri5", rtol=1e-6, on_failure="mask")
+    assert s.status.tolist() == [int(Status.BACKEND)] * 2
 
 
 def test_foreign_errors_pass_unchanged():
@@ -150,10 +233,12 @@ def test_names():
     assert sdekit.solvers.get("scipy:Radau").label == "scipy:Radau(max_step=None)"
     assert sdekit.solvers.info("torchdiffeq:rk4").order.note.startswith("Kutta's 3/8 rule")
     listed = {i.name for i in sdekit.solvers.available(backends=True)}
-    assert {*FIXED, *ADAPTIVE, *NOISY} == listed - {i.name for i in sdekit.solvers.available()}
+    assert {*FIXED, *ADAPTIVE, *PARALLEL, *NOISY} == listed - {i.name for i in sdekit.solvers.available()}
     for typo, right in (("scipy:radau", "scipy:Radau"), ("torchsde:eulr", "torchsde:euler"), ("scipy:", "scipy:")):
         with pytest.raises(UnknownNameError, match=right):
             sdekit.solvers.get(typo)
+    with pytest.raises(OptionError, match="integral"):
+        sdekit.solvers.get("torchode:dopri5", controller="pi")
     with pytest.raises(UnknownNameError, match="max_step"):
         sdekit.solvers.get("scipy:BDF", max_stp=1.0)
     with pytest.raises(OptionError, match="scipy:"):
@@ -327,7 +412,11 @@ def test_models_are_solved_by_backends():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    "name", ["torchdiffeq:dopri5", "torchdiffeq:rk4", "scipy:RK45", "torchsde:srk", "torchdiffeq:implicit_adams"]
+    "name",
+    optional(
+        *("torchdiffeq:dopri5", "torchdiffeq:rk4", "scipy:RK45", "torchsde:srk", "torchdiffeq:implicit_adams"),
+        "torchode:dopri5",
+    ),
 )
 def test_dtypes(name, dtype):
     options: dict[str, Any] = {"atol": 1e-2, "rtol": 0.0} if sdekit.solvers.get(name).adaptive else {"steps": 8}
@@ -336,7 +425,9 @@ def test_dtypes(name, dtype):
     torch.testing.assert_close(s.x.double(), exact(START, 1.0), rtol=0.05, atol=0.02)
 
 
-@pytest.mark.parametrize("name", ["torchdiffeq:dopri5", "torchdiffeq:rk4", "scipy:RK45", "torchsde:srk"])
+@pytest.mark.parametrize(
+    "name", optional("torchdiffeq:dopri5", "torchdiffeq:rk4", "scipy:RK45", "torchsde:srk", "torchode:heun")
+)
 def test_no_samples_and_no_elements(name):
     options: dict[str, Any] = {"rtol": 1e-2} if sdekit.solvers.get(name).adaptive else {"steps": 2}
     for shape in ((0, 3), (2, 0)):
