@@ -92,11 +92,10 @@ class Model:
         Made at once they cost a fifth of what they cost one by one.
         """
         t = torch.tensor(times, dtype=torch.float64)
-        table = self._mapped(t).to(x.device, compute_dtype(x.dtype))[:, None].expand(-1, len(x)).contiguous()
         scales: list[float | None] = [None] * len(times)
         if isinstance(self.native, EDMPreconditioning):
             scales = self.native.input_scale(self._schedules(t)).tolist()
-        return list(zip(table.unbind(), scales, strict=True))
+        return list(zip(_time_rows(self._mapped(t), x), scales, strict=True))
 
     def inputs(self, t: Tensor, schedules: Schedules, x: Tensor) -> list[tuple[Tensor, np.ndarray | None]]:
         """As `network_times` for times (m, B), one for each sample, at which the schedules are known; scales (B,)."""
@@ -274,6 +273,15 @@ def check_output(out: Any, x: Tensor, source: str) -> Tensor:
     if out.device != x.device:
         raise _wrong(source, x, f"a tensor on {out.device}", "Move the network and the state to one device.")
     return out.to(dtype)
+
+
+def _time_rows(times: Tensor, x: Tensor) -> Sequence[Tensor]:
+    """Each of the times (n,) as (B,) beside x, in its computing dtype."""
+    dtype = compute_dtype(x.dtype)
+    if x.is_cuda and torch.cuda.is_current_stream_capturing():
+        # A CUDA graph that is being captured refuses a copy from the host's memory, and takes numbers.
+        return [x.new_full((len(x),), t, dtype=dtype) for t in times.tolist()]
+    return times.to(x.device, dtype)[:, None].expand(-1, len(x)).contiguous().unbind()
 
 
 def _wrong(source: str, x: Tensor, got: str, fix: str) -> ModelOutputError:
