@@ -91,10 +91,11 @@ def _collect_rows(place: str, section: Any, faults: Faults) -> None:
     for where, name in _entries(f"{place}.rows", getattr(section, "rows", ())):
         with faults.at(where):
             _check_known("row", name, speed.MODULES, "a row of speed of sdekit")
-            fit = speed.row(name).devices
-            for device in (d for d in getattr(section, "devices", ()) if d is not None and d not in fit):
-                fix = "Put it into a section of its own."
-                raise OptionError("devices", got=f"{device!r} for {name!r}", expected=" or ".join(fit), fix=fix)
+            row = speed.row(name)
+            for field, fit in (("devices", row.devices), ("dtypes", row.dtypes)):
+                for value in (v for v in getattr(section, field, ()) if v is not None and v not in fit):
+                    fix = "Put it into a section of its own."
+                    raise OptionError(field, got=f"{value!r} for {name!r}", expected=" or ".join(fit), fix=fix)
 
 
 def _entries(place: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -159,6 +159,7 @@ ROWS = (
         "its own: benchmarks/speed_diffrax.py.",
         _adaptive,
         devices=("cpu",),
+        dtypes=("float64",),
     ),
     Row(
         "evaluations",
@@ -167,5 +168,6 @@ ROWS = (
         "against the exact one. Goals of sdekit: never outside, and an error of at most 10 tolerances.",
         _evaluations,
         devices=("cpu",),
+        dtypes=("float64",),
     ),
 )

@@ -111,11 +111,10 @@ def _measure(setting: Setting) -> Iterator[Reading]:
     yield from missing("torchsde", "k-diffusion")
     note = "" if NATIVE.get(2**22) is not None else f"without kernels in C: {NATIVE.reason}"
     for shape in SHAPES:
-        for dtype in (torch.float64, torch.float32):
-            out = torch.zeros(shape, dtype=dtype)
-            for kind, pairs in [*((f"a walk of {n}", _walk(n)) for n in STEPS), ("any", _anywhere())]:
-                case = f"{shape[0]} x {shape[1]}, {str(dtype)[6:]}, {kind}"
-                yield from _readings(case, _timed(out, pairs, min(setting.rounds, ROUNDS)), note)
+        out = torch.zeros(shape, dtype=getattr(torch, setting.dtype))
+        for kind, pairs in [*((f"a walk of {n}", _walk(n)) for n in STEPS), ("any", _anywhere())]:
+            case = f"{shape[0]} x {shape[1]}, {kind}"
+            yield from _readings(case, _timed(out, pairs, min(setting.rounds, ROUNDS)), note)
 
 
 def _readings(case: str, found: dict[str, list[float]], note: str) -> Iterator[Reading]:
@@ -142,5 +141,6 @@ ROWS = (
         "most three rounds are taken.",
         _measure,
         devices=("cpu",),
+        dtypes=("float64", "float32"),
     ),
 )

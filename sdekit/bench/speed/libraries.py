@@ -123,5 +123,6 @@ ROWS = (
         "the differences vanish, except where the state is large.",
         _measure,
         devices=("cpu",),
+        dtypes=("float64", "float32"),
     ),
 )

@@ -68,5 +68,6 @@ ROWS = (
         "Solvers of one call a step have a goal; those of several have as many times the rows.",
         _measure,
         devices=("cpu",),
+        dtypes=("float64",),
     ),
 )

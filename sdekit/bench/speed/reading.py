@@ -66,7 +66,7 @@ class Row:
         name: by which suites refer to it.
         title, about: one line, and what a reader must know to judge the numbers.
         measure: what gives the readings, in one process; under `torch.no_grad`, on one thread of the processor.
-        devices: where it can be measured. A clock of the process tells nothing of what a GPU does.
+        devices, dtypes: where it can be measured, and in what. A clock of the process tells nothing of what a GPU does.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Row:
     about: str
     measure: Callable[[Setting], Iterator[Reading]]
     devices: tuple[str, ...] = ("cpu", "cuda")
+    dtypes: tuple[str, ...] = ("float64", "float32", "bfloat16")
 
 
 def of_rounds(case: str, quantity: str, values: Sequence[float], unit: str = "x", **more: Any) -> Reading:

@@ -136,5 +136,6 @@ ROWS = (
         "rank have no goal.",
         _measure,
         devices=("cpu",),
+        dtypes=("float64",),
     ),
 )

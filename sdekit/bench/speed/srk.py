@@ -149,5 +149,6 @@ ROWS = (
         "about half the steps make it 5.7.",
         _measure,
         devices=("cpu",),
+        dtypes=("float32",),
     ),
 )
