@@ -1,10 +1,9 @@
 """One attempted step of every sample under way: stages, the new state, and the size of its error.
 
-Twice: on tensors, for any device, size and gradients; and on NumPy arrays that share their memory, for states of few
-elements on a CPU, where an operation of NumPy costs a fraction of one of PyTorch. Both make the same operations in the
-same order, so that they agree to the bit: elementwise products and sums, never a product of matrices or a fused
-multiplication and addition, whose rounding depends on the size of the batch. And once more, on tensors, for pairs whose
-weights depend on the step: those of exponential methods.
+Twice: on tensors, for any device, size and gradients; and with sums over slopes in one pass, for states of few elements
+on a CPU, where each operation of PyTorch costs as much as all of them. Both make elementwise products and sums in one
+order, never a product of matrices or a fused multiplication and addition, whose rounding depends on the size of the
+batch. And once more, on tensors, for pairs whose weights depend on the step: those of exponential methods.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdekit.control.nodes import Nodes, times_rows
+from sdekit.control.nodes import Nodes
+from sdekit.math.stages import Sums, kernels
 
-__all__ = ["Arrays", "Norm", "Scheme", "Stages", "Tensors", "Varying"]
+__all__ = ["Norm", "Scheme", "Small", "Stages", "Tensors", "Varying"]
 
 Call = Callable[[Any, Tensor], Tensor]
 
@@ -189,39 +189,30 @@ class Varying(OnTensors):
         return total
 
 
-class Arrays(Stages):
-    """On NumPy arrays, without gradients. Outputs of the dynamics are copied as they come."""
+class Small(Stages):
+    """On a CPU and without gradients, by `sdekit.math.stages`. Outputs of the dynamics are copied as they come."""
 
-    _shape: tuple[int, ...] | None = None
+    _sums: Sums | None = None
 
     def run(self, call: Call, x: Tensor, slope: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor, np.ndarray]:
-        scheme, norm, base = self.scheme, self.norm, x.numpy()
-        if base.shape != self._shape:
-            self._prepare(base)
-        slopes, count = self._slopes, len(self._slopes)
-        slopes[0] = slope.numpy()
+        scheme, norm, sums = self.scheme, self.norm, self._sums
+        if sums is None:
+            sums = self._sums = Sums(x, scheme.weights, scheme.estimates, kernels(x))
+        elif sums.shape != x.shape:
+            sums.shrink(x)
+        slopes, point = sums.slopes, x
+        slopes[0].copy_(slope)
         # The same for all nodes: x_i = ratio_i (x + (gain_i / ratio_i) sum_j a_ij k_j).
-        gain = nodes.gains[-1] if nodes.ratios is None else nodes.gains[-1] / nodes.ratios[-1]
-        gain = gain.astype(base.dtype, copy=False)
-        total = base
-        for i, (node, made, products, weights) in enumerate(self._stages, 1):
-            np.multiply(made, weights, out=products)
-            total = products[0].copy() if i == 1 else np.add.reduce(products, 0)
-            times_rows(total, gain, out=total)
-            total += base
-            if nodes.ratios is not None:
-                times_rows(total, nodes.ratios[node].astype(base.dtype, copy=False), out=total)
-            if i < count:
-                slopes[i] = call(nodes.calls[node], torch.from_numpy(total)).numpy()
-        norms = []
-        for weights in self._estimates:
-            e = np.add.reduce(np.multiply(slopes, weights, out=self._products), 0)
-            if norm.relative:
-                size = np.maximum(np.abs(base), np.abs(total))
-                size += norm.floor
-                e /= size
-            norms.append(norm.rows(e))
-        return torch.from_numpy(total), torch.from_numpy(slopes[-1].copy()), scheme.error(norms, nodes.size)
+        gains = torch.from_numpy(nodes.gains[-1] if nodes.ratios is None else nodes.gains[-1] / nodes.ratios[-1])
+        ratios = None if nodes.ratios is None else torch.from_numpy(nodes.ratios).unbind()
+        for i in range(len(scheme.weights)):
+            node = scheme.node(i + 1)
+            point = sums.stage(i, x, gains, None if ratios is None else ratios[node])
+            if i + 1 < len(slopes):
+                slopes[i + 1].copy_(call(nodes.calls[node], point))
+        floor = norm.floor if norm.relative else None
+        norms = [norm.rows(sums.error(i, x, point, floor)) for i in range(len(scheme.estimates))]
+        return point, slopes[-1].clone(), scheme.error(norms, nodes.size)
 
     def restore(self, new: Tensor, old: Tensor, bad: np.ndarray) -> Tensor:
         out = new.numpy().copy()
@@ -229,19 +220,7 @@ class Arrays(Stages):
         return torch.from_numpy(out)
 
     def slopes(self, at: int) -> list[Tensor]:
-        return [torch.from_numpy(k.flatten()) for k in self._slopes[:, at]]
+        return [k[at].clone().flatten() for k in self.tensors()]
 
     def tensors(self) -> list[Tensor]:
-        return [torch.from_numpy(k.copy()) for k in self._slopes]
-
-    def _prepare(self, state: np.ndarray) -> None:
-        """Buffers for this many samples: slopes, and their products with weights, (slopes, n, *shape)."""
-        scheme, self._shape = self.scheme, state.shape
-        shape = (scheme.estimates.shape[1], *state.shape)
-        self._slopes, self._products = np.zeros(shape, state.dtype), np.zeros(shape, state.dtype)
-        column = (-1, *(1,) * state.ndim)
-        self._estimates = [row.astype(state.dtype).reshape(column) for row in scheme.estimates]
-        self._stages = [
-            (scheme.node(i), self._slopes[:i], self._products[:i], w.astype(state.dtype).reshape(column))
-            for i, w in enumerate(scheme.weights, 1)
-        ]
+        return [] if self._sums is None else [k.clone() for k in self._sums.slopes]

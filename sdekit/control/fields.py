@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from sdekit.control.clocks import CLOCKS, of_times
-from sdekit.control.nodes import Nodes, times_rows
+from sdekit.control.nodes import Nodes
 from sdekit.errors import ModelOutputError, OptionError
 from sdekit.execute.outputs import same_memory
+from sdekit.math.stages import combined, kernels
 from sdekit.model import Model, check_output
 from sdekit.parameterisation import Schedules
 from sdekit.sde import ODE
@@ -154,7 +155,8 @@ class FlowField:
         if not self.own:
             data, noise = self.model.convert((data, noise), schedules)
         inputs: Any = self.model.inputs(t, schedules, self.like) if self.plain else t.unbind()
-        return scale, list(zip(inputs, data, noise, strict=True))
+        weights = (torch.from_numpy(np.ascontiguousarray(w)).unbind() for w in (data, noise))
+        return scale, list(zip(inputs, *weights, strict=True))
 
     def _schedules(self, times: np.ndarray) -> Schedules:
         """At these times, with the rates where they are read."""
@@ -192,24 +194,20 @@ class FlowField:
             times[-1] = np.where(lands, self.ends[goal], times[-1])
         times = np.minimum(np.maximum(times, self.low), self.high)
         scales, calls = self._at(times)
-        gains, ratios = list(self.sign * step * scales), list(scales / scale)
-        return Nodes(times, gains, ratios, step * scales[-1], scales[-1], calls)
+        return Nodes(times, self.sign * step * scales, scales / scale, step * scales[-1], scales[-1], calls)
 
     def __call__(self, call: Any, point: Tensor) -> Tensor:
         t, first, second = call
         handed = point if point.dtype == self.dtype else point.to(self.dtype)
         version = None if handed.is_inference() else handed._version
         if self.own:
-            out = self.model.predict((first, second), t, handed, **self.conditioning)
+            out = self.model.predict((first.numpy(), second.numpy()), t, handed, **self.conditioning)
         else:
             raw = self._answer(t, handed)
             if self.copied:
-                a, b = point.numpy(), raw.numpy()
-                sums = times_rows(a, first.astype(b.dtype, copy=False))
-                sums += times_rows(b, second.astype(b.dtype, copy=False))
-                out = torch.from_numpy(sums)
+                out = combined(point, first, raw, second, kernels(raw))
             else:
-                out = Nodes.tensor(first, raw) * point + Nodes.tensor(second, raw) * raw
+                out = Nodes.column(first, raw) * point + Nodes.column(second, raw) * raw
         if version is not None and handed._version != version:
             raise _changed("net", "its input")
         return out
@@ -237,9 +235,9 @@ class FlowField:
 
     def take(self, call: Any, rows: Tensor) -> Any:
         """What to pass on for some of the rows."""
-        at, (t, first, second) = rows.cpu().numpy(), call
+        at, (t, first, second) = rows.cpu(), call
         if self.plain:
-            return (t[0][rows], None if t[1] is None else t[1][at]), first[at], second[at]
+            return (t[0][rows], None if t[1] is None else t[1][at.numpy()]), first[at], second[at]
         return t[at], first[at], second[at]
 
     def select(self, rows: np.ndarray) -> None:

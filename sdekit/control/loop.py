@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdekit.control.attempt import Arrays, Norm, Scheme, Tensors, Varying
+from sdekit.control.attempt import Norm, Scheme, Small, Tensors, Varying
 from sdekit.control.failure import Trace, cause_of_underflow, explain
 from sdekit.control.fields import Field
 from sdekit.control.nodes import Nodes
@@ -30,7 +30,7 @@ from sdekit.solution import AdaptiveRun, Status, StepInfo
 __all__ = ["adapt"]
 
 _STRETCH = 1.01  # how much longer a step may become so that it ends at a goal
-_SMALL = 2**15  # elements, up to which NumPy is faster
+_SMALL = 2**15  # elements, up to which sums in one pass are faster
 _PATIENCE = 60  # rejections in a row
 _FINEST = 8 * np.finfo(np.float64).eps  # of |u|: a shorter step would be mostly rounding
 
@@ -95,7 +95,7 @@ class _Loop(Session):
         self.calls = Calls(field, self.active, limit)
         small = x.device.type == "cpu" and x.numel() <= _SMALL and not torch.is_grad_enabled() and observer is None
         small &= self.scheme.varying is None
-        kind = Arrays if small else Tensors if self.scheme.varying is None else Varying
+        kind = Small if small else Tensors if self.scheme.varying is None else Varying
         self.stages = kind(self.scheme, self.norm)
         field.copied = small
         self.slowed = False  # whether the last step of any sample was rejected

@@ -1,12 +1,13 @@
 """Kernels in C for the loops that PyTorch's operations make slow, built where there is a compiler.
 
-kernels.c (noise) gives the same bits as the PyTorch code beside which it is called, some ten times as fast on a CPU;
-softmax.c (mixtures) the same values to rounding. Each is compiled by `cc`, which takes about a second, and kept for
-later processes in $XDG_CACHE_HOME/sdekit/native or ~/.cache/sdekit/native, under a name made of source, flags and
-processor. The first is built when a process has drawn 2^22 numbers without it, the second when it is first asked for,
-so that all results of a process are the same. A file there is loaded only if it belongs to the user and nobody else may
-write to it. Before its first use every build has to reproduce known results. Without a compiler, on other systems than
-Linux and macOS, or with SDEKIT_NATIVE=0 in the environment everything works without it; `Native.reason` says why.
+kernels.c (noise) and stages.c (adaptive steps) give the same bits as the code beside which they are called, the first
+some ten times as fast on a CPU; softmax.c (mixtures) the same values to rounding. Each is compiled by `cc`, which takes
+about a second, and kept for later processes in $XDG_CACHE_HOME/sdekit/native or ~/.cache/sdekit/native, under a name
+made of source, flags and processor. The first is built when a process has drawn 2^22 numbers without it, the others
+when they are first asked for, so that all results of a process are the same. A file there is loaded only if it belongs
+to the user and nobody else may write to it. Before its first use every build has to reproduce known results. Without a
+compiler, on other systems than Linux and macOS, or with SDEKIT_NATIVE=0 in the environment everything works without it;
+`Native.reason` says why.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ _SIGNATURES = {
         "sdekit_path_3": "ppiiiupipipppi",
     },
     "softmax.c": {"sdekit_softmax_rows": "pppppdiid", "sdekit_softmax_columns": "pppppdiiid"},
+    "stages.c": {
+        f"sdekit_{name}_{bits}": kinds
+        for name, kinds in (("stage", "pppipippii"), ("error", "ppppipidi"), ("combine", "pppppii"))
+        for bits in (64, 32)
+    },
 }
 _KINDS = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "u": ctypes.c_uint64, "d": ctypes.c_double}
 
