@@ -25,7 +25,8 @@ help:
 bench: $(READY)
 	$(BIN)/sdekit bench run orders
 
-SUITES := orders work-precision few-steps stochasticity grids peers gaussian samples
+# Speed comes last: nothing else may run beside it.
+SUITES := orders work-precision few-steps stochasticity grids peers gaussian samples speed
 
 # What an interrupted run has finished is used; a suite that fails does not keep the others from being run.
 bench-full: $(PEERS)
@@ -35,7 +36,7 @@ bench-full: $(PEERS)
 	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 bench-speed: $(PEERS)
-	$(BIN)/python -m benchmarks.speed
+	$(BIN)/sdekit bench run speed
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" $(SPREAD) --dist loadfile
