@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -79,6 +81,56 @@ def test_the_same_law(ours, theirs):
     assert torch.allclose(found.mean, exact.mean, rtol=0, atol=bound)
     assert torch.allclose(found.variance, exact.cov, rtol=bound, atol=0)
     assert found.calls == plan.nfe
+
+
+def reverse_sde(steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance after steps of Euler and Maruyama on dy = 2 (y - E[x_0 | y]) / rho drho + sqrt(2 rho) dW."""
+    grid = levels(steps)
+    mean, variance = MEAN, VARIANCE + grid[0] ** 2
+    for rho, after in itertools.pairwise(grid.tolist()):
+        slope, h = 2 * rho / (VARIANCE + rho**2), rho - after  # of y - mean
+        mean, variance = MEAN + (1 - h * slope) * (mean - MEAN), (1 - h * slope) ** 2 * variance + 2 * rho * h
+    return mean, variance
+
+
+def test_torchsde_takes_the_steps_of_the_reverse_sde():
+    law = peers.law_of(peers.get("torchsde:euler"), MEAN, VARIANCE, levels(12))
+    mean, variance = reverse_sde(12)
+    torch.testing.assert_close(law.mean, mean, rtol=0, atol=1e-12)
+    torch.testing.assert_close(law.variance, variance, rtol=1e-12, atol=0)
+    assert law.calls == 12
+
+
+@pytest.mark.parametrize("name, calls, order", [("euler", 1, 1), ("srk", 2, 2), ("heun", 2, 2), ("midpoint", 2, 2)])
+def test_laws_of_torchsde_have_their_weak_orders(name, calls, order):
+    peer, errors = peers.get(f"torchsde:{name}"), []
+    for steps in (60, 120):
+        law = peers.law_of(peer, MEAN, VARIANCE, levels(steps))
+        errors.append(float((law.variance - VARIANCE - levels(steps)[-1] ** 2).abs().max()))
+    assert order - 0.25 < math.log2(errors[0] / errors[1]) < order + 0.4
+    assert peer.calls(20) == 20 * calls
+
+
+def test_the_motion_and_its_integral_have_their_joint_law():
+    """W and U = int W over a step of length h: variances h and h^3 / 3, covariance h^2 / 2, asked for in any order."""
+    from sdekit.bench.peers.torchsde import _Motion
+
+    h, basis = 0.7, iter(torch.eye(2, dtype=torch.float64))
+    trial = peers.Trial(lambda rho, y: y, levels(1), torch.zeros(1, 2, dtype=torch.float64), lambda: next(basis))
+    motion = _Motion(trial, h)
+    again, (w, u) = motion(0.0, h), motion(0.0, h, return_U=True)
+    assert again is w and motion(0.0, h, return_U=True)[1] is u
+    law = torch.cat([w, u], 1).T @ torch.cat([w, u], 1)
+    wanted = torch.tensor([[h, h**2 / 2], [h**2 / 2, h**3 / 3]], dtype=torch.float64)
+    torch.testing.assert_close(law, wanted, rtol=1e-14, atol=0)
+
+
+def test_levels_are_not_rounded_on_their_way_to_the_denoiser():
+    seen = []
+    trial = peers.Trial(lambda rho, y: (seen.append(rho), y)[1], levels(1), torch.zeros(1, 1, dtype=torch.float64))
+    for rho in (0.1, torch.tensor(0.1, dtype=torch.float64), torch.tensor([0.1, 0.1], dtype=torch.float64)):
+        trial.data(rho, trial.y)
+    assert seen == [0.1] * 3
 
 
 def test_a_law_from_too_few_draws_is_refused():

@@ -5,14 +5,14 @@ Those with names of their own in `sdekit.solvers`, of torchdiffeq, torchode, tor
 
 from __future__ import annotations
 
-from sdekit.bench.peers import azula, diffusers, kdiffusion
+from sdekit.bench.peers import azula, diffusers, kdiffusion, torchsde
 from sdekit.bench.peers.base import Peer, Trial, installed
 from sdekit.bench.peers.laws import law_of
 from sdekit.errors import UnknownNameError, suggest
 
 __all__ = ["PEERS", "Peer", "Trial", "get", "installed", "law_of"]
 
-PEERS: dict[str, Peer] = {p.name: p for p in (*kdiffusion.PEERS, *diffusers.PEERS, *azula.PEERS)}
+PEERS: dict[str, Peer] = {p.name: p for p in (*kdiffusion.PEERS, *diffusers.PEERS, *azula.PEERS, *torchsde.PEERS)}
 
 
 def get(name: str) -> Peer:

@@ -38,7 +38,7 @@ class Trial:
     def data(self, rho: Any, y: Tensor) -> Tensor:
         """E[x_0 | y], counted."""
         self.calls += 1
-        return self.denoise(float(torch.as_tensor(rho).flatten()[0]), y)
+        return self.denoise(float(torch.as_tensor(rho, dtype=torch.float64).flatten()[0]), y)
 
 
 @dataclass(frozen=True)
