@@ -156,14 +156,14 @@ def _check_nodes(nodes: Sequence[Any]) -> None:
     if not 1 <= len(nodes) <= MAX_PHI:
         raise OptionError("nodes", got=f"{len(nodes)} nodes", expected=f"1 to {MAX_PHI}", fix="Use a shorter history.")
     if isinstance(nodes[-1], np.ndarray):
-        ordered = np.sort(np.broadcast_arrays(*nodes), axis=0)
+        ordered = np.sort(nodes, axis=0)
         right = bool((ordered[1:] > ordered[:-1]).all() and np.isfinite(ordered).all())
     else:
         right = len(set(nodes)) == len(nodes) and all(map(math.isfinite, nodes))
     if not right:
         raise OptionError(
             "nodes",
-            got=repr(list(nodes)),
+            got=", ".join(f"{node:.6g}" if np.ndim(node) == 0 else "an array" for node in nodes),
             expected="finite, distinct nodes",
             fix="Drop repeated times from the history.",
         )

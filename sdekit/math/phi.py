@@ -81,12 +81,13 @@ def phi_arrays(n: int, z: np.ndarray) -> np.ndarray:
         return values
     # Where both ways make sense, phi_k comes from below for |z| < _SWITCH[k], from above elsewhere.
     small = np.where(size < _SWITCH[n], z, 0.0)
-    total = np.ones_like(small)
-    for j in range(n + _terms(float(np.abs(small).max(initial=0.0))), n, -1):
-        total = 1.0 + total * small / j
-    values[n] = total * _RECIPROCAL[n]
+    divisors = n + np.arange(1.0, _terms(float(np.abs(small).max(initial=0.0))) + 1)
+    terms = np.cumprod(small / divisors.reshape(-1, *(1,) * z.ndim), axis=0)
+    values[n] = (1.0 + terms[::-1].sum(0)) * _RECIPROCAL[n]
     for k in range(n - 1, 0, -1):
         values[k] = values[k + 1] * small + _RECIPROCAL[k]
+    if not (size >= 1.0).any():
+        return values
     large = np.where(size >= 1.0, z, 1.0)
     up = np.expm1(large) / large
     for k in range(1, n + 1):

@@ -15,7 +15,7 @@ from sdekit.shapes import finite_number
 from sdekit.solvers.base import Order, register
 from sdekit.solvers.clocks import CLOCKS, clocked_rows
 from sdekit.solvers.ddim import SnrClocked
-from sdekit.solvers.exponential import multistep_rows
+from sdekit.solvers.grid_steps import multistep_rows
 from sdekit.solvers.options import check_choice, check_final_order, check_flag
 from sdekit.times import check_count
 

@@ -11,24 +11,18 @@ counted from the step's start in units of the step: 0 at s, 1 at t, below 0 befo
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from sdekit.affine import AffineSDE, Level
-from sdekit.math.interpolation import exponential_weights, interpolation_weights, moment_weights
+from sdekit.math.interpolation import interpolation_weights
 from sdekit.plan import Row
 from sdekit.sde import Stochasticity
-from sdekit.solvers.exponential import (
-    ExponentialStep,
-    exponential_step,
-    lambda_rule,
-    multistep_rows,
-    touches_end,
-)
+from sdekit.solvers.exponential import ExponentialStep, lambda_rule
+from sdekit.solvers.grid_steps import multistep_rows
 
 __all__ = ["CLOCKS", "adams_weights", "clocked_rows"]
 
@@ -54,9 +48,7 @@ def clocked_rows(
             rho without stochasticity. Elsewhere it is of order 1.
     """
 
-    def interpolation(levels: list[Level]) -> _Clock:
-        return _Clock(process, levels, clock, prediction, tau, through_zero, order)
-
+    interpolation = None if clock == "lambda" else _Clock(process, clock, prediction, tau, through_zero)
     return multistep_rows(
         process,
         times,
@@ -65,7 +57,7 @@ def clocked_rows(
         prediction=prediction,
         final_order=final_order,
         starts=starts,
-        interpolation=None if clock == "lambda" else interpolation,
+        interpolation=interpolation,
     )
 
 
@@ -96,70 +88,42 @@ def adams_weights(
 
 
 class _Clock:
-    """The weights of the steps of one grid; an `Interpolation`.
+    """Another clock than lambda; an `Interpolation`.
 
-    Plain Adams weights times the total where the integral's weight is constant in the clock: the noise prediction in
+    The moments are those of a constant where the integral's weight is constant in the clock: the noise prediction in
     rho, and the data prediction in kappa without stochasticity. Elsewhere by Gauss-Legendre quadrature in lambda.
     """
 
-    def __init__(
-        self,
-        process: AffineSDE,
-        levels: list[Level],
-        clock: str,
-        prediction: str,
-        tau: Stochasticity,
-        through_zero: bool,
-        order: int,
-    ) -> None:
-        self.levels, self.clock, self.sign = levels, clock, -1.0 if clock == "rho" else 1.0
+    def __init__(self, process: AffineSDE, clock: str, prediction: str, tau: Stochasticity, through_zero: bool) -> None:
+        self.process, self.clock, self.sign = process, clock, -1.0 if clock == "rho" else 1.0
         noise_in_rho = clock == "rho" and prediction == "noise"
         self.plain = (noise_in_rho and not callable(tau)) or (clock == "kappa" and prediction == "data" and tau == 0)
         self.through_zero = through_zero and noise_in_rho and tau == 0
-        self.process, self.order = process, order
-        self.known: dict[int, list[float]] = {}
-        if not self.plain and not callable(tau):
-            found = [(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(levels)) if not touches_end(s, t)]
-            steps = [exponential_step(process, s, t, prediction, tau) for _, s, t in found]
-            self.known = dict(zip((n for n, *_ in found), self._moments([n for n, *_ in found], steps), strict=True))
 
     def regular(self, s: Level, t: Level) -> bool:
-        """Only asked for steps that touch an end."""
         return self.through_zero and t.sigma == 0 and s.alpha > 0
 
-    def weights(self, n: int, step: ExponentialStep, outputs: Sequence[Level]) -> list[float]:
-        if len(outputs) == 1:
-            return [step.total]
-        s, t = self.levels[n], self.levels[n + 1]
-        nodes = [self._place(s, t, level) for level in outputs]
-        if self.plain:
-            return [step.total * w for w in exponential_weights(nodes, 0.0)]
-        return moment_weights(nodes, self.known[n] if n in self.known else self._moments([n], [step])[0])
-
-    def _moments(self, which: Sequence[int], steps: Sequence[ExponentialStep]) -> list[list[float]]:
-        """For each of these steps int W(lambda) c^k dlambda, k < order."""
-        if not steps:
-            return []
-        rules = [step.quadrature() for step in steps]
-        counts = [len(points) for points, _ in rules]
-        points, moment = (np.concatenate([rule[i] for rule in rules]) for i in (0, 1))
-        ends = [(self.levels[n], self.levels[n + 1]) for n in which]
-        h = np.repeat([t.half_log_snr - s.half_log_snr for s, t in ends], counts)
-        if self.clock == "t":
-            lambdas = np.repeat([s.half_log_snr for s, _ in ends], counts) + points * h
-            start, whole = (np.repeat(v, counts) for v in zip(*((s.t, t.t - s.t) for s, t in ends), strict=True))
-            values = (self.process.time_at(torch.from_numpy(lambdas)).numpy() - start) / whole
-        else:
-            values = np.expm1(self.sign * h * points) / np.expm1(self.sign * h)
-        first, found = np.cumsum([0, *counts[:-1]]), []
-        for _ in range(self.order):
-            found.append(np.add.reduceat(moment, first))
-            moment = moment * values
-        return np.stack(found, 1).tolist()
-
-    def _place(self, s: Level, t: Level, at: Level) -> float:
-        """Where a level is in a step, counted in the clock: 0 at s, 1 at t."""
+    def place(self, s: Level, t: Level, at: Level) -> Any:
         if self.clock == "t":
             return (at.t - s.t) / (t.t - s.t)
         back, whole = (self.sign * (v.half_log_snr - s.half_log_snr) for v in (at, t))
-        return math.expm1(back) / math.expm1(whole)
+        return np.expm1(back) / np.expm1(whole)
+
+    def moments(self, s: Level, t: Level, exact: ExponentialStep, count: int) -> Sequence[Any]:
+        if self.plain:
+            return [exact.total / (k + 1) for k in range(count)]
+        counts, points, moment = exact.quadrature()
+        start, end = (_repeated(level, counts) for level in (s, t))
+        lambdas = start.half_log_snr + points * (end.half_log_snr - start.half_log_snr)
+        times = self.process.time_at(torch.from_numpy(lambdas)).numpy() if self.clock == "t" else lambdas
+        at = start._replace(t=times, half_log_snr=lambdas)
+        values, first, found = self.place(start, end, at), np.cumsum([0, *counts[:-1]]), []
+        for _ in range(count):
+            found.append(np.add.reduceat(moment, first))
+            moment = moment * values
+        return found
+
+
+def _repeated(level: Any, counts: Sequence[int]) -> Any:
+    """Each step's level for as many points."""
+    return Level(*np.repeat(np.stack(level), counts, 1))

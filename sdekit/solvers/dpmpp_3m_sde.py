@@ -12,7 +12,7 @@ from sdekit.plan import Row
 from sdekit.sde import Stochasticity
 from sdekit.solvers.base import Order, register
 from sdekit.solvers.ddim import SnrClocked
-from sdekit.solvers.exponential import multistep_rows
+from sdekit.solvers.grid_steps import multistep_rows
 from sdekit.solvers.options import check_choice, check_flag, check_not_negative
 
 __all__ = ["DPMpp3MSDE"]

@@ -13,18 +13,17 @@ SA-Solver, NeurIPS 2023; Hochbruck and Ostermann, Acta Numerica 2010, for expone
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from sdekit.affine import AffineSDE, Level
-from sdekit.math.interpolation import exponential_weights, interpolation_weights
+from sdekit.math.interpolation import exponential_moments, moment_weights
 from sdekit.math.quadrature import gauss_legendre
 from sdekit.plan import DATA, NOISE, Row, commit
 from sdekit.reverse import stochasticity_at
@@ -34,12 +33,10 @@ from sdekit.solvers.exponential_tableau import KROGSTAD, tableau_rows
 __all__ = [
     "PANEL",
     "ExponentialStep",
-    "Interpolation",
     "exponential_step",
     "krogstad_rows",
     "lambda_rule",
     "limit_row",
-    "multistep_rows",
     "touches_end",
 ]
 
@@ -48,65 +45,83 @@ PANEL = 3.0
 """The longest range of lambda for one Gauss rule of that many points, so that e^lambda is integrated to rounding."""
 
 
+Quadrature = tuple[Sequence[int], np.ndarray, np.ndarray]
+"""How many points each step has, and for all steps in a row points (lambda - lambda_s) / h and weights."""
+
+
 @dataclass(frozen=True)
 class ExponentialStep:
-    """One step's linear part, noise and weights: x_t = scale x_s + sum b_j E_j + std z."""
+    """One step's linear part, noise and integral of a prediction: x_t = scale x_s + sum b_j E_j + std z.
 
-    scale: float
-    std: float
-    total: float
+    Numbers for a step between two levels, arrays for many between levels of arrays.
+    """
+
+    scale: Any
+    std: Any
+    total: Any
     """sum b_j: what a constant prediction contributes."""
-    weights: Callable[[list[float]], list[float]]
-    """b_j for nodes r_j = (lambda_j - lambda_s) / h."""
-    quadrature: Callable[[], tuple[np.ndarray, np.ndarray]]
-    """Points (lambda - lambda_s) / h and weights of the step's integral of a prediction."""
+    moments: Callable[[int], Sequence[Any]]
+    """The integral of r^k, r = (lambda - lambda_s) / h, for each k below this."""
+    quadrature: Callable[[], Quadrature]
+    """A rule for the same integral, of arrays alone."""
 
-
-class Interpolation(Protocol):
-    """How a multistep method gets the weights of the steps of its grid; see `sdekit.solvers.clocks`."""
-
-    def weights(self, n: int, step: ExponentialStep, outputs: Sequence[Level]) -> list[float]:
-        """b_j of step n for outputs at these levels, the newest first."""
-        ...
-
-    def regular(self, s: Level, t: Level) -> bool:
-        """Whether a step has these weights; where not, it takes the limit of order 1."""
-        ...
+    def weights(self, nodes: Sequence[Any]) -> list[Any]:
+        """b_j for nodes r_j = (lambda_j - lambda_s) / h."""
+        return moment_weights(nodes, self.moments(len(nodes)))
 
 
 def exponential_step(process: AffineSDE, s: Level, t: Level, prediction: str, tau: Stochasticity) -> ExponentialStep:
-    """The step from s to t, both of finite lambda."""
-    h = t.half_log_snr - s.half_log_snr
+    """The step from s to t, both of finite lambda: numbers, or arrays for many steps at once."""
+    h: Any = t.half_log_snr - s.half_log_snr
+    many = isinstance(h, np.ndarray)
     if callable(tau):
-        return _varying(process, s, t, h, prediction, tau)
+        return _each_varying(process, s, t, prediction, tau) if many else _varying(process, s, t, h, prediction, tau)
+    m: Any = np if many else math
     c = 1 + tau**2
     if prediction == "data":
-        damping = math.exp(-(tau**2) * h)
-        std = t.sigma * math.sqrt(-math.expm1(-2 * tau**2 * h)) if tau else 0.0
-        total = -t.alpha * math.expm1(-c * h)
         return ExponentialStep(
-            t.sigma / s.sigma * damping,
-            std,
-            total,
-            lambda nodes: [t.alpha * c * h * w for w in exponential_weights(nodes, -c * h)],
-            lambda: _constant(t.alpha * c * h, h, lambda u: -c * h * (1 - u)),
+            t.sigma / s.sigma * m.exp(-(tau**2) * h),
+            t.sigma * m.sqrt(-m.expm1(-2 * tau**2 * h)) if tau else 0.0,
+            -t.alpha * m.expm1(-c * h),
+            lambda count: [t.alpha * c * h * v for v in exponential_moments(count, -c * h)],
+            lambda: _constant(t.alpha * c * h, h, -c * h, 0.0 * h),
         )
     # sigma_t e^h = alpha_t rho_s, which does not overflow for a large h.
-    std = tau * t.alpha * s.rho * math.sqrt(-math.expm1(-2 * h)) if tau else 0.0
-    total = c * t.alpha * s.rho * math.expm1(-h)
+    reach = t.alpha * (s.sigma / s.alpha)
     return ExponentialStep(
         t.alpha / s.alpha,
-        std,
-        total,
-        lambda nodes: [-t.sigma * c * h * w for w in exponential_weights(nodes, h)],
-        lambda: _constant(-t.alpha * s.rho * c * h, h, lambda u: -h * u),
+        tau * reach * m.sqrt(-m.expm1(-2 * h)) if tau else 0.0,
+        c * reach * m.expm1(-h),
+        lambda count: [-t.sigma * c * h * v for v in exponential_moments(count, h)],
+        lambda: _constant(-reach * c * h, h, 0.0 * h, -h),
     )
 
 
-def _constant(factor: float, h: float, exponent: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The quadrature of factor e^exponent."""
-    points, base = lambda_rule(h)
-    return points, factor * base * np.exp(exponent(points))
+def _constant(factor: np.ndarray, h: np.ndarray, first: np.ndarray, last: np.ndarray) -> Quadrature:
+    """Of factor e^v for v that is linear from first to last."""
+    rules = [lambda_rule(length) for length in h.tolist()]
+    counts = [len(points) for points, _ in rules]
+    points, base = (np.concatenate([rule[i] for rule in rules]) for i in (0, 1))
+    first, change, factor = (np.repeat(v, counts) for v in (first, last - first, factor))
+    return counts, points, factor * base * np.exp(first + points * change)
+
+
+def _each_varying(
+    process: AffineSDE, s: Level, t: Level, prediction: str, tau: Callable[[float], float]
+) -> ExponentialStep:
+    pairs = [(Level(*a), Level(*b)) for a, b in zip(*(np.stack(v, 1).tolist() for v in (s, t)), strict=True)]
+    steps = [exponential_step(process, a, b, prediction, tau) for a, b in pairs]
+
+    def quadrature() -> Quadrature:
+        counts, points, quad = zip(*(step.quadrature() for step in steps), strict=True)
+        return [count for (count,) in counts], np.concatenate(points), np.concatenate(quad)
+
+    scale, std, total = np.array([(step.scale, step.std, step.total) for step in steps]).T
+
+    def moments(count: int) -> np.ndarray:
+        return np.array([step.moments(count) for step in steps]).T
+
+    return ExponentialStep(scale, std, total, moments, quadrature)  # type: ignore[arg-type]
 
 
 def _varying(
@@ -139,12 +154,13 @@ def _varying(
             for u, w, k, r in zip(points, base, tau2, rest, strict=True)
         ]
         scale, std = t.sigma / s.sigma * math.exp(-whole), t.sigma * math.sqrt(-math.expm1(-2 * whole))
+    at, amounts = np.array(points), np.array(quad)
     return ExponentialStep(
         scale,
         std,
         math.fsum(quad),
-        lambda nodes: interpolation_weights(nodes, points, quad),
-        lambda: (np.array(points), np.array(quad)),
+        lambda count: [math.fsum(amounts * at**k) for k in range(count)],
+        lambda: ([len(at)], at, amounts),
     )
 
 
@@ -160,78 +176,6 @@ def lambda_rule(length: float) -> tuple[np.ndarray, np.ndarray]:
 def _rule(panels: int) -> tuple[np.ndarray, np.ndarray]:
     nodes, weights = (np.array(v) for v in gauss_legendre(_QUADRATURE))
     return ((np.arange(panels)[:, None] + nodes) / panels).ravel(), np.tile(weights / panels, panels)
-
-
-def multistep_rows(
-    process: AffineSDE,
-    times: list[float],
-    tau: Stochasticity,
-    *,
-    order: int,
-    prediction: str = "data",
-    second: str = "exact",
-    third: str = "exact",
-    final_order: int | None = None,
-    starts: int = 0,
-    interpolation: Callable[[list[Level]], Interpolation] | None = None,
-) -> list[Row]:
-    """Rows of an exponential Adams method.
-
-    Args:
-        order: the number of outputs that a step interpolates, as far as there are any.
-        second: "half" replaces the weights of two nodes by total (1 + 1/(2r)), -total / (2r), r = h_last / h.
-        third: "released" halves the second divided difference that the weights of three nodes give.
-        final_order: a smaller order for the last step, or None.
-        starts: how many first steps are taken by a single-step method of order 4 (deterministic only).
-        interpolation: makes the weights for a grid's levels; None interpolates in lambda.
-    """
-    levels = process.levels(times)
-    other = None if interpolation is None else interpolation(levels)
-    last = len(levels) - 2
-    rows: list[Row] = []
-    history: list[tuple[int, Level]] = []  # the outputs at grid times and their rows, newest first
-    for n, (s, t) in enumerate(itertools.pairwise(levels)):
-        if touches_end(s, t) and not (other is not None and other.regular(s, t)):
-            rows.append(limit_row(n, s, t, prediction, tau))  # a grid's first or last step: no history is needed
-            continue
-        history = [(len(rows), s), *history[: order - 1]]
-        if n < starts and not touches_end(s, t):
-            rows += krogstad_rows(process, n, s, t, prediction)
-            continue
-        q = min(len(history), final_order if final_order and n == last else order)
-        step = exponential_step(process, s, t, prediction, tau)
-        used = [level for _, level in history[:q]]
-        b = other.weights(n, step, used) if other else _weights_in_lambda(step, s, t, used, (second, third))
-        outputs = {len(rows) - at: w for (at, _), w in zip(history, b, strict=False)}
-        rows.append(commit(n, s, DATA if prediction == "data" else NOISE, step.scale, outputs, {0: step.std}))
-    return rows
-
-
-def _weights_in_lambda(
-    step: ExponentialStep, s: Level, t: Level, outputs: list[Level], variants: tuple[str, str]
-) -> list[float]:
-    h = t.half_log_snr - s.half_log_snr
-    nodes = [(level.half_log_snr - s.half_log_snr) / h for level in outputs]
-    if len(nodes) == 1:
-        b = [step.total]
-    elif len(nodes) == 2 and variants[0] == "half":
-        half = step.total / (2 * -nodes[1])
-        b = [step.total + half, -half]
-    else:
-        b = step.weights(nodes)
-        if len(nodes) == 3 and variants[1] == "released":
-            b = _with_half_a_difference(b, nodes)
-    return b
-
-
-def _with_half_a_difference(b: list[float], nodes: list[float]) -> list[float]:
-    """Weights of three nodes without half the term of the second divided difference f'' / 2 of the prediction.
-
-    A parabola contributes that difference times sum b_j r_j^2 once it is written with the derivative at r = 0.
-    """
-    moment = math.fsum(w * r * r for w, r in zip(b, nodes, strict=True))
-    products = [math.prod(r - q for q in nodes if q != r) for r in nodes]
-    return [w - 0.5 * moment / p for w, p in zip(b, products, strict=True)]
 
 
 def touches_end(s: Level, t: Level) -> bool:

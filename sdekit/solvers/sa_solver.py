@@ -13,7 +13,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
@@ -22,7 +24,8 @@ from sdekit.reverse import stochasticity_at
 from sdekit.sde import Stochasticity
 from sdekit.solvers.base import Order, register
 from sdekit.solvers.ddim import SnrClocked
-from sdekit.solvers.exponential import ExponentialStep, exponential_step, limit_row, touches_end
+from sdekit.solvers.exponential import limit_row, touches_end
+from sdekit.solvers.grid_steps import GridSteps
 from sdekit.solvers.options import check_choice
 from sdekit.times import check_count
 
@@ -31,40 +34,23 @@ __all__ = ["SASolver"]
 _HIGHEST = 8
 
 
-@dataclass(frozen=True)
-class _Step:
-    """A step from s to t and the predictions that it may interpolate, as (row, r), newest first."""
+class _Step(NamedTuple):
+    """A step as predicted, and the weights of its corrector."""
 
-    exact: ExponentialStep
-    amount: float
-    """A h: what a prediction of 1 contributes to a step so short that its exponentials are 1."""
-    history: list[tuple[int, float]]
-
+    scale: float
+    std: float
     predictor: dict[int, float]
     """Row -> weight."""
+    rows: list[int]
+    """Of the corrector's predictions but the one at t."""
+    correcting: list[float]
 
-    def corrector(self, order: int, second: str, new: int) -> dict[int, float]:
-        """Row -> weight, with the prediction at t that row `new` makes: `order` nodes, that one included."""
-        pairs = [(new, 1.0), *self.history[: order - 1]]
-        rows, r = zip(*pairs, strict=True)
-        if len(r) == 2 and second == "few_steps":
-            b = [0.5 * self.amount, self.exact.total - 0.5 * self.amount]
-        else:
-            b = self.exact.weights(list(r))
-        return dict(zip(rows, b, strict=True))
-
-
-def _predictor(exact: ExponentialStep, amount: float, nodes: list[tuple[int, float]], second: str) -> dict[int, float]:
-    """Row -> weight, of the predictions at these nodes."""
-    rows, r = zip(*nodes, strict=True)
-    if len(r) == 1:
-        b = [exact.total]
-    elif len(r) == 2 and second == "few_steps":
-        old = 0.5 * amount / r[1]
-        b = [exact.total - old, old]
-    else:
-        b = exact.weights(list(r))
-    return dict(zip(rows, b, strict=True))
+    def change(self, new: int) -> dict[int, float]:
+        """What the corrector adds to the predicted state, as row -> weight, with the prediction at t of row `new`."""
+        change = dict(zip((*self.rows, new), self.correcting, strict=True))
+        for row, w in self.predictor.items():
+            change[row] = change.get(row, 0.0) - w
+        return change
 
 
 @register("sa_solver", aliases=("SA-Solver", "sa"))
@@ -129,24 +115,26 @@ class SASolver(SnrClocked):
         return Order(deterministic=order, weak=min(order, 2), strong=1, note=note)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
+        levels = process.levels(times)
+        steps = self._steps(process, levels, stochasticity)
         rows: list[Row] = []
-        history: list[tuple[int, float]] = []  # (row, lambda) of the outputs at grid times, newest first
+        calls: list[int] = []  # the rows of the outputs at grid times, newest first
         open_step: _Step | None = None  # predicted, not yet corrected
-        longest = max(self.predictor_order, self.corrector_order - 1)
-        for n, (s, t) in enumerate(itertools.pairwise(process.levels(times))):
+        for n, (s, t) in enumerate(itertools.pairwise(levels)):
             i = len(rows)
             if touches_end(s, t):
                 row = limit_row(n, s, t, self.prediction, stochasticity)
                 rows.append(row if open_step is None else self._corrected_first(row, open_step, i))
                 open_step = None
                 continue
-            history = [(i, s.half_log_snr), *history[: longest - 1]]
-            step = self._step(process, s, t, stochasticity, history)
-            change = {} if open_step is None else self._change(open_step, i)
+            calls = [i, *calls[: _HIGHEST - 1]]
+            scale, std, b, c = steps[n]
+            step = _Step(scale, std, dict(zip(calls, b, strict=False)), calls[: len(c) - 1], c)
+            change = {} if open_step is None else open_step.change(i)
             rows.append(_row(n, s, self._weights, i, step, change))
             open_step = step if self.corrector_order else None
             if open_step is not None and self.mode == "pece":
-                again = {i + 1 - j: w for j, w in self._change(step, i + 1).items()}
+                again = {i + 1 - j: w for j, w in step.change(i + 1).items()}
                 rows.append(commit(n, t, self._weights, 1.0, again))
                 open_step = None
         return rows
@@ -155,29 +143,37 @@ class SASolver(SnrClocked):
     def _weights(self) -> tuple[float, float]:
         return DATA if self.prediction == "data" else NOISE
 
-    def _step(
-        self, process: AffineSDE, s: Level, t: Level, tau: Stochasticity, history: list[tuple[int, float]]
-    ) -> _Step:
-        h = t.half_log_snr - s.half_log_snr
-        nodes = [(row, (lam - s.half_log_snr) / h) for row, lam in history]
-        amount = 0.0
-        if self.second == "few_steps":
-            amount = t.alpha * h * (1 + stochasticity_at(tau, s.t) ** 2)
-        exact = exponential_step(process, s, t, self.prediction, tau)
-        return _Step(exact, amount, nodes, _predictor(exact, amount, nodes[: self.predictor_order], self.second))
+    def _steps(
+        self, process: AffineSDE, levels: list[Level], tau: Stochasticity
+    ) -> dict[int, tuple[float, float, list[float], list[float]]]:
+        """Scale, std and the weights of predictor and corrector, newest first, of each step that touches no end."""
+        which = [n for n, (s, t) in enumerate(itertools.pairwise(levels)) if not touches_end(s, t)]
+        if not which:
+            return {}
+        steps = GridSteps(process, levels, which, self.prediction, tau)
 
-    def _change(self, step: _Step, new: int) -> dict[int, float]:
-        """What the corrector adds to the predicted state, as row -> weight."""
-        change = step.corrector(self.corrector_order, self.second, new)
-        for row, w in step.predictor.items():
-            change[row] = change.get(row, 0.0) - w
-        return change
+        def few_steps(part: slice | int, nodes: list[Any], total: Any, moments: Sequence[Any]) -> list[Any] | None:
+            if len(nodes) != 2:
+                return None
+            s, t = steps.s, steps.t
+            squares = np.array([stochasticity_at(tau, at) ** 2 for at in s.t.tolist()])
+            amount = t.alpha * (t.half_log_snr - s.half_log_snr) * (1 + squares)
+            other = 0.5 * amount[part] / nodes[1]
+            return [total - other, other]
+
+        special = few_steps if self.second == "few_steps" else None
+        known = [n + 1 - which[0] for n in which]
+        predictors = steps.weights([min(k, self.predictor_order) for k in known], special)
+        correctors: list[list[float]] = [[]] * len(which)
+        if self.corrector_order:
+            correctors = steps.weights([min(k, self.corrector_order - 1) for k in known], special, ahead=True)
+        return dict(zip(which, zip(*steps.linear(), predictors, correctors, strict=True), strict=True))
 
     def _corrected_first(self, row: Row, before: _Step, i: int) -> Row:
         """A step of order 1 that touches sigma = 0 or alpha = 0, and before it the correction if its output can."""
         if row.base is None or row.base.base == 0 or row.weights != self._weights:
             return row
-        outputs = {i - j: float(row.base.base) * w for j, w in self._change(before, i).items()}  # type: ignore[arg-type]
+        outputs = {i - j: float(row.base.base) * w for j, w in before.change(i).items()}  # type: ignore[arg-type]
         for age, w in row.base.outputs:
             outputs[age] = outputs.get(age, 0.0) + float(w)  # type: ignore[arg-type]
         return replace(row, base=replace(row.base, outputs=tuple(sorted(outputs.items()))))
@@ -185,8 +181,7 @@ class SASolver(SnrClocked):
 
 def _row(n: int, s: Level, weights: tuple[float, float], i: int, step: _Step, change: dict[int, float]) -> Row:
     """Row i, called at s: adds `change` to the state, then takes the step as predicted."""
-    scale = step.exact.scale
-    outputs = {i - j: scale * w for j, w in change.items()}
+    outputs = {i - j: step.scale * w for j, w in change.items()}
     for j, w in step.predictor.items():
         outputs[i - j] = outputs.get(i - j, 0.0) + w
-    return commit(n, s, weights, scale, outputs, {0: step.exact.std})
+    return commit(n, s, weights, step.scale, outputs, {0: step.std})

@@ -25,12 +25,12 @@ import numpy as np
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
-from sdekit.math.phi import phis
 from sdekit.plan import DATA, NOISE, Combination, Row, combine, commit
 from sdekit.sde import Stochasticity
 from sdekit.solvers.adams import START_ORDER, single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
-from sdekit.solvers.exponential import ExponentialStep, exponential_step, krogstad_rows, limit_row, touches_end
+from sdekit.solvers.exponential import krogstad_rows, limit_row, touches_end
+from sdekit.solvers.grid_steps import GridSteps
 from sdekit.solvers.options import check_choice, check_final_order, check_flag
 from sdekit.times import check_count
 
@@ -56,49 +56,32 @@ class _Map(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One regular step: its integrals, A h in them, and the predictions that it interpolates as (row, r)."""
+    """One regular step: the rows whose predictions it interpolates, and their weights; last that of the one at t."""
 
-    exact: ExponentialStep
-    amount: float
-    z: float
-    nodes: list[tuple[int, float]]
+    scale: float
+    rows: list[int]
+    predicting: list[float]
+    correcting: list[float]
 
-    def predictor(self, variant: str) -> _Map:
+    def predictor(self) -> _Map:
         """UniP."""
-        rows, r = zip(*self.nodes, strict=True)
-        total = self.exact.total
-        if len(r) == 1:
-            b = [total]
-        elif len(r) == 2 and variant not in ("exact", "released"):
-            old = 0.5 * (self.amount if variant == "bh1" else total) / r[1]
-            b = [total - old, old]
-        else:
-            b = self.exact.weights(list(r))
-        return _Map(self.exact.scale, dict(zip(rows, b, strict=True)))
+        return _Map(self.scale, dict(zip(self.rows, self.predicting, strict=True)))
 
-    def corrector(self, variant: str, new: int) -> _Map:
+    def corrector(self, new: int) -> _Map:
         """UniC, with the prediction at t that row `new` makes."""
-        rows, r = zip(*self.nodes, strict=True)
-        total = self.exact.total
-        if len(r) == 1 and variant not in ("exact", "released"):
-            last = 0.5 * (self.amount if variant == "bh1" else total)
-            b = [total - last, last]
-        elif variant == "released":
-            others = self._released([*r[1:], 1.0])
-            b = [total - sum(others), *others]
-        else:
-            b = self.exact.weights([*r, 1.0])
-        return _Map(self.exact.scale, dict(zip((*rows, new), b, strict=True)))
+        return _Map(self.scale, dict(zip((*self.rows, new), self.correcting, strict=True)))
 
-    def _released(self, r: list[float]) -> list[float]:
-        """The weights of the predictions at r in the released corrector of varying coefficients."""
-        count = len(r)
-        phi = phis(count + 1, self.z)[2:]
-        powers = np.array(r)[:, None] ** np.arange(count)
-        inverse = np.linalg.inv(powers / np.cumprod(np.arange(1.0, count + 1)))
-        old = [sum(phi[k] * inverse[k, j] for k in range(count - 1)) / r[j] for j in range(count - 1)]
-        new = phi[-1] * inverse[max(count - 2, 0), -1]
-        return [float(self.amount * w) for w in (*old, new)]
+
+def _released(nodes: list[Any], total: Any, moments: Sequence[Any]) -> list[Any]:
+    """The weights of the released corrector of varying coefficients, from the integrals of r^k."""
+    count = len(nodes) - 1
+    r = np.stack(nodes[1:], -1)
+    factorials = np.cumprod(np.arange(1.0, count + 1))
+    phi = np.stack(moments[1:], -1) / factorials
+    inverse = np.linalg.inv(r[..., None] ** np.arange(count) / factorials)
+    old = (phi[..., None, :-1] @ inverse[..., :-1, :-1])[..., 0, :] / r[..., :-1]
+    others = [*np.moveaxis(old, -1, 0), phi[..., -1] * inverse[..., max(count - 2, 0), -1]]
+    return [total - sum(others), *others]
 
 
 @register("unipc", aliases=("UniPC",))
@@ -189,22 +172,21 @@ class UniPC(PlanSolver):
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         levels = process.levels(times)
         last = len(levels) - 2
+        steps = self._steps(process, levels)
         rows: list[Row] = []
-        history: list[tuple[int, float]] = []  # (row, lambda) of the outputs at grid times, newest first
+        calls: list[int] = []  # the rows of the outputs at grid times, newest first
         open_step: _Step | None = None  # predicted, not yet corrected
         for n, (s, t) in enumerate(itertools.pairwise(levels)):
             if touches_end(s, t):
                 rows.append(self._limit(n, s, t, len(rows), open_step))
                 open_step = None
                 continue
-            history = [(len(rows), s.half_log_snr), *history[: self.order - 1]]
-            if n < self._starts:
+            calls = [len(rows), *calls[: self.order - 1]]
+            if n not in steps:
                 rows += krogstad_rows(process, n, s, t, self.prediction)
                 continue
-            q = self.final_order if self.final_order and n == last else self.order
-            if self.lower_order_final:
-                q = min(q, last - n + 1)
-            step = self._step(process, s, t, history[:q])
+            scale, predicting, correcting = steps[n]
+            step = _Step(scale, calls[: len(predicting)], predicting, correcting)
             again = self.corrector == "pece" or (self.correct_last and n == last)
             rows += self._step_rows(n, s, t, len(rows), step, open_step, again)
             open_step = step if self.corrector == "pec" else None
@@ -214,28 +196,52 @@ class UniPC(PlanSolver):
     def _weights(self) -> tuple[float, float]:
         return DATA if self.prediction == "data" else NOISE
 
-    def _step(self, process: AffineSDE, s: Level, t: Level, history: list[tuple[int, float]]) -> _Step:
-        h = t.half_log_snr - s.half_log_snr
-        nodes = [(row, (lam - s.half_log_snr) / h) for row, lam in history]
-        amount = h * (t.alpha if self.prediction == "data" else -t.sigma)
-        z = -h if self.prediction == "data" else h
-        return _Step(exponential_step(process, s, t, self.prediction, 0.0), amount, z, nodes)
+    def _steps(self, process: AffineSDE, levels: list[Level]) -> dict[int, tuple[float, list[float], list[float]]]:
+        """Scale, predictor and corrector of each step that is neither the single-step method's nor at an end."""
+        last, first = len(levels) - 2, int(touches_end(*levels[:2]))
+        which = [n for n in range(max(first, self._starts), last + 1) if not touches_end(*levels[n : n + 2])]
+        if not which:
+            return {}
+        counts = []
+        for n in which:
+            q = self.final_order if self.final_order and n == last else self.order
+            if self.lower_order_final:
+                q = min(q, last - n + 1)
+            counts.append(min(n + 1 - first, q))
+        steps = GridSteps(process, levels, which, self.prediction, 0.0)
+        h = steps.t.half_log_snr - steps.s.half_log_snr
+        amount = h * (steps.t.alpha if self.prediction == "data" else -steps.t.sigma)
+
+        def special(part: slice | int, nodes: list[Any], total: Any, moments: Sequence[Any]) -> list[Any] | None:
+            # Two nodes, of which the second is at r = 1 for the corrector: a system of one unknown.
+            if len(nodes) != 2 or self.variant == "exact":
+                return None
+            other = 0.5 * (amount[part] if self.variant == "bh1" else total) / nodes[1]
+            return [total - other, other]
+
+        def correcting(part: slice | int, nodes: list[Any], total: Any, moments: Sequence[Any]) -> list[Any] | None:
+            released = self._variant == "released"
+            return _released(nodes, total, moments) if released else special(part, nodes, total, moments)
+
+        predictors = steps.weights(counts, special)
+        correctors = [[]] * len(which) if self.corrector == "none" else steps.weights(counts, correcting, ahead=True)
+        return dict(zip(which, zip(steps.linear()[0], predictors, correctors, strict=True), strict=True))
 
     def _step_rows(
         self, n: int, s: Level, t: Level, i: int, step: _Step, before: _Step | None, again: bool
     ) -> list[Row]:
         """Row i, called at s: corrects the step before and predicts this one; another one corrects it, where asked."""
-        forward, w = step.predictor(self._variant), self._weights
+        forward, w = step.predictor(), self._weights
         if self.corrector == "none":
             return [Row(s.t, s.alpha, s.sigma, w, forward.at(i), None, n)]
         if before is not None:
-            corrected = before.corrector(self._variant, i)
+            corrected = before.corrector(i)
             first = Row(s.t, s.alpha, s.sigma, w, corrected.at(i), forward.after(corrected).at(i), n)
         else:
             first = Row(s.t, s.alpha, s.sigma, w, None, forward.at(i), n)
         if not again:
             return [first]
-        return [first, Row(t.t, t.alpha, t.sigma, w, step.corrector(self._variant, i + 1).at(i + 1), None, n)]
+        return [first, Row(t.t, t.alpha, t.sigma, w, step.corrector(i + 1).at(i + 1), None, n)]
 
     def _limit(self, n: int, s: Level, t: Level, i: int, before: _Step | None) -> Row:
         """A step of order 1 that touches sigma = 0 or alpha = 0; it corrects the step before if its output can."""
@@ -243,7 +249,7 @@ class UniPC(PlanSolver):
         if before is None or row.base is None:
             return row
         can = row.weights == self._weights
-        arrived = before.corrector(self._variant, i) if can else before.predictor(self._variant)
+        arrived = before.corrector(i) if can else before.predictor()
         last = _Map(float(row.base.base), {i - age: float(b) for age, b in row.base.outputs})  # type: ignore[arg-type]
         whole = last.after(arrived)
         return commit(n, s, row.weights, whole.scale, {i - j: b for j, b in whole.outputs.items()})

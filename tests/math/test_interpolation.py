@@ -6,6 +6,7 @@ import math
 import random
 
 import mpmath
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +46,22 @@ def worst_error(nodes: list[float], zeta: float) -> float:
 @pytest.mark.parametrize("n", range(1, 6))
 def test_exponential_weights_on_irregular_nodes(n, zeta):
     assert worst_error(IRREGULAR[:n], zeta) < 1e-15
+
+
+@pytest.mark.parametrize("n", range(1, 7))
+def test_arrays_of_nodes_are_so_many_functionals(n):
+    rng = np.random.default_rng(n)
+    nodes = [1.0 - np.cumsum(rng.uniform(0.2, 3.0, (n, 8)), 0)[j] for j in range(n)]
+    zeta = np.concatenate([rng.uniform(-9.0, 9.0, 4), rng.uniform(-0.4, 0.4, 4)])
+    found = np.array(exponential_weights(nodes, zeta))
+    for i in range(8):
+        assert found[:, i] == pytest.approx(
+            exponential_weights([float(v[i]) for v in nodes], float(zeta[i])), rel=1e-13
+        )
+    if n > 1:
+        nodes[1] = np.where(np.arange(8) == 5, nodes[0], nodes[1])
+        with pytest.raises(OptionError, match="distinct"):
+            exponential_weights(nodes, zeta)
 
 
 @pytest.mark.parametrize("corrector", [False, True])
