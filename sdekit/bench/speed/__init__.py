@@ -13,6 +13,8 @@ MODULES: dict[str, str] = {
     **{name: name for name in ("step", "libraries", "counts", "noise", "planning")},
     **{name: name for name in ("scores", "brownian", "adaptive", "srk")},
     "evaluations": "adaptive",
+    **dict.fromkeys(("device-step", "device-score", "device-graph"), "device"),
+    "device-error": "device_error",
 }
 
 

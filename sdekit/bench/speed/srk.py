@@ -83,7 +83,7 @@ def _compared(
             yield of_rounds(case, "torchsde / sdekit", speed, goal=goal, sense="at least")
         if noise == "drawn" and not sde.additive:
             exact = torch.asinh(x) + 1 + Drawn.fresh(steps).end
-            yield Reading(case, "root mean square error", _rms(torch.asinh(ends[label]) - exact), exact=True)
+            yield Reading(case, "root mean square error", _rms(torch.asinh(ends[label]) - exact), "", exact=True)
 
 
 def _equal_error(shape: tuple[int, int], rounds: int) -> Iterator[Reading]:
@@ -106,7 +106,7 @@ def _equal_error(shape: tuple[int, int], rounds: int) -> Iterator[Reading]:
             runs[f"{name} ({form})"] = functools.partial(ours, name, form, steps, paths[steps])
     found = rounds_of({label: (lambda run=run: clocked(run)) for label, run in runs.items()}, rounds)
     where = f"at equal error, {shape[0]} x {shape[1]}"
-    yield Reading(f"{where}: torchsde srk, {STEPS} steps", "root mean square error", bound, exact=True)
+    yield Reading(f"{where}: torchsde srk, {STEPS} steps", "root mean square error", bound, "", exact=True)
     for name, form in RIVALS:
         label = f"{name} ({form})"
         if label not in taken:
