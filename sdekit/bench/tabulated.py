@@ -10,7 +10,7 @@ from sdekit.bench.bands import apart
 from sdekit.bench.curves import TITLES, merged
 from sdekit.bench.summary import Line, place, summarise, work_spots
 
-__all__ = ["Cell", "Column", "Table", "provenance", "tables"]
+__all__ = ["Cell", "Column", "Table", "not_measured", "provenance", "short", "solver_cell", "tables"]
 
 _ROUNDING = 1e-12  # errors below it are of rounding, and none of them is better than another
 _OWN_STEPS = "own steps"
@@ -95,7 +95,7 @@ def _orders(content: Mapping[str, Any]) -> Table:
     for line in summarise(orders, tolerance, ()):
         low, high = intervals.get((line.solver, line.kind, line.where)) or (None, None)
         cells = (
-            _name(line.solver),
+            solver_cell(line.solver),
             Cell(line.kind, (line.kind,)),
             Cell("-" if line.declared is None else f"{line.declared:g}", (line.declared,)),
             _measured(line),
@@ -170,7 +170,7 @@ def _errors(spot: str, group: Group, results: Sequence[Any]) -> Table:
         also = " and those that the same starts do not tell from it at 95 % are" if banded else " is"
         title += f" The best of each column{also} bold."
     name, heading = f"errors-{spot.replace(', ', '-')}-{kind}", f"Errors: {spot}, {kind}"
-    return Table(name, heading, title, columns, tuple(rows), _not_measured(results))
+    return Table(name, heading, title, columns, tuple(rows), not_measured(results))
 
 
 def _keys(results: Sequence[Any], name: str) -> list[Any]:
@@ -179,7 +179,7 @@ def _keys(results: Sequence[Any], name: str) -> list[Any]:
 
 
 def _heading(key: float, own: bool) -> str:
-    return _short(key) if own else f"{key}"
+    return short(key) if own else f"{key}"
 
 
 def _fields(key: float, own: bool, banded: bool) -> tuple[str, ...]:
@@ -187,7 +187,8 @@ def _fields(key: float, own: bool, banded: bool) -> tuple[str, ...]:
     return tuple(f"{name}_{at}" for name in ("error", *(["calls"] * own), *(["low", "high"] * banded)))
 
 
-def _name(solver: str) -> Cell:
+def solver_cell(solver: str) -> Cell:
+    """A solver's name, alone."""
     return Cell(values=(solver,), code=((solver, ""),))
 
 
@@ -202,7 +203,7 @@ def _error(point: Mapping[str, Any] | None, own: bool, banded: bool, bold: bool)
     kept = ("error", *(["calls"] * own), *(["low", "high"] * banded))
     if point is None or error is None:
         return Cell("-", (None,) * len(kept))
-    text = f"{_short(error)} ({point['calls']})" if own else _short(error)
+    text = f"{short(error)} ({point['calls']})" if own else short(error)
     return Cell(text, tuple(point.get(key) for key in kept), bold=bold)
 
 
@@ -215,7 +216,7 @@ def _factors(points: Sequence[Mapping[str, Any] | None]) -> Cell:
     return Cell(f"{least:.2g} to {most:.2g}", (least, most))
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Two digits: 1.2e-3."""
     mantissa, _, exponent = f"{value:.1e}".partition("e")
     return f"{mantissa}e{int(exponent)}"
@@ -231,12 +232,12 @@ def _as_good(point: Mapping[str, Any] | None, best: Mapping[str, Any] | None) ->
     """Whether an error looks like the best one, is of rounding, or is not told from it by the same starts."""
     if point is None or best is None or point["error"] is None:
         return False
-    if _short(point["error"]) == _short(best["error"]) or point["error"] <= _ROUNDING:
+    if short(point["error"]) == short(best["error"]) or point["error"] <= _ROUNDING:
         return True
     return point.get("starts") is not None and not apart(point["starts"], best["starts"])
 
 
-def _not_measured(results: Sequence[Any]) -> tuple[str, ...]:
+def not_measured(results: Sequence[Any]) -> tuple[str, ...]:
     """One sentence for each reason."""
     reasons: dict[str, list[str]] = {}
     for r in results:

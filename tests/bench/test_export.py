@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from matplotlib import image
 
-from sdekit.bench import bands, escape, export, formats, pictures, results, tabulated
+from sdekit.bench import bands, escape, export, formats, parts_tables, pictures, results, tabulated
 from sdekit.errors import OptionError, UnknownNameError
 
 CALLS = [5, 10, 20, 40]
@@ -53,6 +53,33 @@ def picture() -> dict[str, Any]:
     return {**work("ddim", 1), "what": "picture", **shown}
 
 
+def parts(solver: str) -> dict[str, Any]:
+    values = {
+        "prior": 1e-3,
+        "discretization": 0.25,
+        "truncation": 0.0,
+        "carried": 2e-3,
+        "total": 0.26,
+        "measure": "rms",
+    }
+    points = [{"budget": n, "steps": n // 2, "calls": n, "parts": values if n > 5 else None} for n in (5, 10)]
+    return {**work(solver, 2), "what": "parts", "points": points}
+
+
+def protocol() -> dict[str, Any]:
+    one = {"solver": "", "steps": 0, "calls": 0, "note": ""}
+    rows = [
+        {**one, "dynamics": d, "scheme": s, "column": n, "truncation": eps, "start": "marginal", "w2": w2}
+        for d, s, n, w2 in (("SDE", "EM", 50, 4.5), ("SDE", "exact", 0, 0.0), ("ODE", "Euler", 50, None))
+        for eps in (0.0, 1e-3)
+    ]
+    return {**work("Gaussian protocol", 1, "weak"), "what": "protocol", "rows": rows}
+
+
+def every(given: dict[str, Any]) -> list[tabulated.Table]:
+    return [*tabulated.tables(given), *parts_tables.tables(given)]
+
+
 def content() -> dict[str, Any]:
     section = {
         **{key: PLACE[key] for key in ("target", "process", "grid", "half_log_snr")},
@@ -78,6 +105,8 @@ def content() -> dict[str, Any]:
         work("ddpm", 1, "weak"),
         adaptive("rk45, adaptive"),
         picture(),
+        parts("heun"),
+        protocol(),
     ]
     about = {"sdekit": "0.1.0", "cpu": "Fast(R) 3", "cores": 2, "date": "2026-01-02", "command": "sdekit bench run x"}
     suite = {"name": "small", "description": "For tests", "tolerance": 0.15, "table_calls": [10], "pictures": [section]}
@@ -99,7 +128,7 @@ def written(given: dict[str, Any], path: Path) -> Path:
 
 
 def named(given: dict[str, Any], name: str) -> tabulated.Table:
-    return next(table for table in tabulated.tables(given) if table.name == name)
+    return next(table for table in every(given) if table.name == name)
 
 
 def texts(table: tabulated.Table) -> dict[str, list[str]]:
@@ -209,6 +238,29 @@ def test_places_and_ranges_have_tables_of_their_own() -> None:
     assert shown == [["2.0e-1"], ["4.0e-2"], ["8.0e-3"]]
 
 
+def test_errors_in_parts_are_those_of_the_results() -> None:
+    table = named(content(), "parts-ring-edm-karras-deterministic")
+    assert texts(table) == {"heun": ["10", "1.0e-3", "2.5e-1", "0", "2.0e-3", "2.6e-1"]}
+    assert "paths on the target itself" in table.title and "-4 to 3" in table.title
+    rows = list(csv.DictReader(formats.as_csv(table).splitlines()))
+    assert (rows[0]["calls"], rows[0]["discretization"]) == ("10", "0.25")
+    found = content()
+    found["results"].append({**parts("ddim"), "status": "failed", "message": "no luck"})
+    assert named(found, "parts-ring-edm-karras-deterministic").notes == ("Failed (no luck): ddim.",)
+
+
+def test_the_protocol_is_that_of_the_results() -> None:
+    table = named(content(), "protocol-ring")
+    assert [c.heading for c in table.columns] == ["scheme", "calls", "0, p_1", "0.001, p_1"]
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["ODE Euler", "50", "-", "-"],
+        ["SDE exact", "-", "0", "0"],
+        ["SDE EM", "50", "4.5e0", "4.5e0"],
+    ]
+    rows = list(csv.DictReader(formats.as_csv(table).splitlines()))
+    assert [row["w2_at_0.001_from_marginal"] for row in rows] == ["", "0.0", "4.5"]
+
+
 def test_what_is_missing_is_said() -> None:
     table = named(content(), "errors-ring-deterministic")
     assert table.notes == ("Failed (RuntimeError: no rows today): broken.",)
@@ -280,7 +332,7 @@ def test_markdown_gives_back_every_text(payload: str) -> None:
 
 
 def check_markdown(given: dict[str, Any]) -> None:
-    for table in tabulated.tables(given):
+    for table in every(given):
         text = formats.as_markdown(table, tabulated.provenance(given))
         lines = text.split("\n\n")[-1].splitlines()
         assert {len(line) for line in lines} == {len(lines[0])}  # aligned
@@ -329,7 +381,7 @@ def test_latex_gives_back_every_text(payload: str) -> None:
 
 
 def check_latex(given: dict[str, Any]) -> None:
-    for table in tabulated.tables(given):
+    for table in every(given):
         text = formats.as_latex(table, tabulated.provenance(given), "tab")
         caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
         unescaped(re.sub(r"\\label\{[^}]*\}(\\\\)?$", "", caption))
@@ -372,7 +424,7 @@ def test_csv_gives_back_every_value(payload: str) -> None:
 
 
 def check_csv(given: dict[str, Any]) -> None:
-    for table in tabulated.tables(given):
+    for table in every(given):
         rows = list(csv.reader(formats.as_csv(table).splitlines()))
         assert rows[0] == [name for column in table.columns for name in column.fields]
         for row, cells in zip(rows[1:], table.rows, strict=True):
@@ -434,7 +486,10 @@ def test_names_of_files_are_plain_and_distinct() -> None:
 # The files
 
 
-KINDS = ("orders", "errors-ring-deterministic", "errors-ring-weak", "errors-ring-edm-own-steps-deterministic")
+KINDS = (
+    *("orders", "errors-ring-deterministic", "errors-ring-weak", "errors-ring-edm-own-steps-deterministic"),
+    *("parts-ring-edm-karras-deterministic", "protocol-ring"),
+)
 
 
 def test_tables_are_written_and_the_same_again(folder: Path, tmp_path: Path) -> None:
