@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ _ABOUT = (
     "interleaved rounds; they carry over between machines, and times do not. Of counts and errors every run gives the "
     "same. A goal that is missed says so.</p>"
 )
+_CLASSES = ("", ' class="number"', ' class="number roomy"', "", "")
 
 
 def link(results: Sequence[Mapping[str, Any]]) -> str:
@@ -55,36 +57,33 @@ def _row(result: Mapping[str, Any]) -> str:
 
 
 def _table(readings: Iterable[Mapping[str, Any]]) -> str:
-    heads = ("Case", "Quantity", "Value", "Quartiles", "Goal", "")
-    head = "".join(f'<th scope="col"{_right(i)}>{text}</th>' for i, text in enumerate(heads))
-    body, before = [], None
-    for reading in readings:
-        case = "" if reading["case"] == before else reading["case"]
-        before = reading["case"]
-        cells = (reading["quantity"], shown(reading), _quartiles(reading), goal(reading), _verdict(reading))
-        row = "".join(f"<td{_right(i)}>{_text(text)}</td>" for i, text in enumerate(cells[:4], 1))
-        body.append(f'<tr><th scope="row">{_text(case)}</th>{row}<td>{cells[4]}</td></tr>')
-    return (
-        f'<div class="scroll"><table class="plain"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody>'
-        "</table></div>"
+    """A case heads its readings in a line of its own, so that a phone has room for the numbers."""
+    heads = ("Quantity", "Value", "Quartiles", "Goal", "")
+    head = "".join(f'<th scope="col"{_CLASSES[i]}>{text}</th>' for i, text in enumerate(heads))
+    groups = itertools.groupby(readings, key=lambda reading: reading["case"])
+    body = "".join(
+        f'<tbody><tr><th scope="rowgroup" colspan="{len(heads)}">{_text(case)}</th></tr>'
+        f"{''.join(map(_line, group))}</tbody>"
+        for case, group in groups
     )
+    return f'<div class="scroll"><table class="readings"><thead><tr>{head}</tr></thead>{body}</table></div>'
+
+
+def _line(reading: Mapping[str, Any]) -> str:
+    note = f' <span class="dim">{_text(reading["note"])}</span>' if reading["note"] else ""
+    word = verdict(reading)
+    cells = (
+        f"{_text(reading['quantity'])}{note}",
+        *(_text(text) for text in (shown(reading), _quartiles(reading), goal(reading))),
+        '<strong class="bad">MISSED</strong>' if word == "MISSED" else word,  # a word, not a colour alone
+    )
+    return f"<tr>{''.join(f'<td{_CLASSES[i]}>{cell}</td>' for i, cell in enumerate(cells))}</tr>"
 
 
 def _quartiles(reading: Mapping[str, Any]) -> str:
     if reading["low"] is None or reading["value"] is None:
         return ""
     return f"{reading['low']:.3g} to {reading['high']:.3g}"
-
-
-def _verdict(reading: Mapping[str, Any]) -> str:
-    """In words: colour alone would not do. What a note says stands beside it."""
-    word = verdict(reading)
-    parts = ['<strong class="bad">MISSED</strong>' if word == "MISSED" else word, _text(reading["note"])]
-    return " ".join(filter(None, parts))
-
-
-def _right(column: int) -> str:
-    return ' class="number"' if column in (2, 3) else ""
 
 
 def _text(value: str) -> str:

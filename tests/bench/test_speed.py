@@ -112,7 +112,13 @@ def test_without_a_gpu_its_part_is_not_measured_and_the_rest_is(mine: Path, tmp_
 def test_page_and_tables_hold_every_reading_and_are_inert(mine: Path, tmp_path: Path) -> None:
     _, _, found = run(mine, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
-    for words in ("at most 1.3", "<strong class=", "MISSED", "other is not installed", "no clock today", "FAILED"):
+    for words in (
+        "at most 1.3",
+        '<strong class="bad">MISSED</strong>',
+        "other is not installed",
+        "no clock today",
+        "FAILED",
+    ):
         assert words in page
     assert "&lt;b&gt;small&lt;/b&gt;" in page and "<b>small" not in page and "<i>good" not in page
     assert '<a href="#speed">Speed</a>' in page and 'id="speed"' in page

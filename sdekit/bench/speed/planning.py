@@ -54,9 +54,8 @@ def _measure(setting: Setting) -> Iterator[Reading]:
     found = rounds_of({label: lambda m=make: clocked(m) for label, (make, _) in made.items()}, setting.rounds)
     for label, (_, calls) in made.items():
         goal = _GOAL if calls <= _STEPS + _MORE else None
-        yield of_rounds(
-            label, "plan of 50 steps", [1e3 * s for s in found[label]], "ms", goal=goal, note=f"{calls} calls"
-        )
+        values = [1e3 * seconds for seconds in found[label]]
+        yield of_rounds(f"{_STEPS} steps", label, values, "ms", goal=goal, note=f"{calls} calls")
 
 
 ROWS = (
