@@ -20,7 +20,7 @@ Results = Sequence[Mapping[str, Any]]
 
 
 def tables(content: Mapping[str, Any]) -> list[Table]:
-    """Of the results that `read_results` gives: parts at each place and of each kind, and the protocol of each target."""
+    """Of the results that `read_results` gives: parts at each place and of each kind, the protocol of each target."""
     parts = _grouped(content["results"], "parts", _place)
     protocols = _grouped(content["results"], "protocol", lambda r: (r["target"],))
     found = [_parts(place, group) for place, group in parts.items()]
@@ -88,8 +88,8 @@ def _protocol(target: str, results: Results) -> Table:
     )
     title = (
         "Exact Wasserstein-2 distances from Gaussian data of the target's covariance, under VP on equal steps in t "
-        "from 1 to the number that heads a column: the protocol of Pierret and Galerne, ICML 2025. Behind it stands the law "
-        "of the start, the exact one p_1 or the prior; exact are the dynamics themselves, without steps. "
+        "from 1 to the number that heads a column: the protocol of Pierret and Galerne, ICML 2025. Behind it stands the "
+        "law of the start, the exact one p_1 or the prior; exact are the dynamics themselves, without steps. "
         f"Target {target}."
     )
     name, heading = f"protocol-{target}", f"Gaussian protocol: {target}"
