@@ -6,6 +6,7 @@ deterministic solvers.
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import sys
@@ -17,6 +18,13 @@ import torch
 
 import sdekit
 from sdekit.errors import SdekitError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch_has_imported_all_of_its_own():
+    """What torch imports for its first derivative by torch.func sets a warning filter and a variable: once a process,
+    and not by what is called here."""
+    importlib.import_module("torch._dynamo")
 
 
 def state():
