@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import math
 from typing import Any
 
 import pytest
 import torch
 
 import sdekit
-from benchmarks import peers
-from sdekit import EDM, VP, solvers, targets
+from sdekit import solvers
 from sdekit.testing import observed_order
+from tests.solvers import schedulers
 
 
 class OtherSign(solvers.PlanSolver):
@@ -46,13 +44,7 @@ def test_the_other_sign_costs_an_order() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # diffusers' own
 def test_it_is_the_one_in_diffusers() -> None:
-    if peers.installed("diffusers") is None:
-        pytest.skip("diffusers is not installed; make bench-speed installs it")
-    steps, target, process = 10, targets.random_mixture(6, 10, 0), VP(beta_max=30.0)
-    generator = torch.Generator().manual_seed(0)
-    x, *noises = (torch.randn(16, 6, generator=generator, dtype=torch.float64) for _ in range(steps + 1))
-    sigmas = torch.linspace(math.log(14.0), math.log(0.05), steps + 1, dtype=torch.float64).exp()
-    scheduler = importlib.import_module("diffusers").DPMSolverMultistepScheduler(
+    scheduler = schedulers.diffusers().DPMSolverMultistepScheduler(
         solver_order=3,
         algorithm_type="sde-dpmsolver++",
         solver_type="heun",
@@ -60,20 +52,11 @@ def test_it_is_the_one_in_diffusers() -> None:
         lower_order_final=False,
         final_sigmas_type="sigma_min",
     )
-    scheduler.set_timesteps(steps)
-    scheduler.sigmas = sigmas
-    module = importlib.import_module(type(scheduler).__module__)
-    exact, want, drawn = target.under(EDM()), x, iter(noises)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "randn_tensor", lambda *args, **kwargs: next(drawn))
-        for i, t in enumerate(scheduler.timesteps):
-            data = exact.data(float(sigmas[i]), want * math.sqrt(1 + float(sigmas[i]) ** 2))
-            want = scheduler.step(data, t, want).prev_sample
-    grid, model = process.time_at(-torch.log(sigmas)), target.under(process)
+    run = schedulers.scheduled(scheduler)
 
     def end(solver) -> torch.Tensor:
-        noise: Any = lambda out, step, stream: out.copy_(noises[step])  # noqa: E731
-        return sdekit.solve(model, x, grid, solver, noise=noise).x
+        noise: Any = lambda out, step, stream: out.copy_(run.noises[step])  # noqa: E731
+        return sdekit.solve(run.model, run.x, run.times, solver, noise=noise).x
 
-    gaps = [float((end(s) - want).abs().max()) for s in (OtherSign(), solvers.get("dpmpp_3m_sde", as_released=True))]
+    gaps = [float((end(s) - run.end).abs().max()) for s in (OtherSign(), solvers.get("dpmpp_3m_sde", as_released=True))]
     assert gaps[0] < 1e-5 and gaps[1] > 1e-3, gaps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import pytest
 import torch
 
 import sdekit
-from benchmarks import peers
 from sdekit import VP, RectifiedFlow, solvers, targets
+from tests.solvers import schedulers
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own
 BOUND = 1e-5
@@ -20,9 +19,7 @@ TARGET = targets.random_mixture(3, 4, 0)
 
 @pytest.fixture
 def diffusers() -> Any:
-    if peers.installed("diffusers") is None:
-        pytest.skip("diffusers is not installed; make bench-speed installs it")
-    return importlib.import_module("diffusers")
+    return schedulers.diffusers()
 
 
 def start() -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 from typing import Any
@@ -12,11 +11,10 @@ import pytest
 import torch
 
 import sdekit
-from benchmarks import peers
-from sdekit import EDM, VP, solvers, targets
+from sdekit import EDM, VP, solvers
 from sdekit.errors import OptionError
 from sdekit.plan import interpret
-from tests.solvers import papers
+from tests.solvers import papers, schedulers
 from tests.solvers.test_properties import LAMBDAS, PROCESSES, draw, nonlinear, times
 
 PLACES, WEIGHTS = (v.tolist() for v in np.polynomial.legendre.leggauss(30))
@@ -162,13 +160,7 @@ DIFFUSERS = [(1, 1, "data"), (2, 2, "data"), (3, 3, "data"), (3, 4, "data"), (2,
 @pytest.mark.parametrize("kappa", [0.0, 0.6])
 @pytest.mark.parametrize("p, q, prediction", DIFFUSERS)
 def test_steps_are_those_of_diffusers(p: int, q: int, prediction: str, kappa: float) -> None:
-    if peers.installed("diffusers") is None:
-        pytest.skip("diffusers is not installed; make bench-speed installs it")
-    steps, target, process = 10, targets.random_mixture(6, 10, 0), VP(beta_max=30.0)
-    generator = torch.Generator().manual_seed(0)
-    x, *noises = (torch.randn(16, 6, generator=generator, dtype=torch.float64) for _ in range(steps + 1))
-    sigmas = torch.linspace(math.log(14.0), math.log(0.05), steps + 1, dtype=torch.float64).exp()
-    scheduler = importlib.import_module("diffusers").SASolverScheduler(
+    scheduler = schedulers.diffusers().SASolverScheduler(
         predictor_order=p,
         corrector_order=q,
         algorithm_type=f"{prediction}_prediction",
@@ -176,28 +168,18 @@ def test_steps_are_those_of_diffusers(p: int, q: int, prediction: str, kappa: fl
         lower_order_final=False,
         tau_func=lambda t: torch.tensor(kappa, dtype=torch.float64),
     )
-    scheduler.set_timesteps(steps)
-    scheduler.sigmas = sigmas
-    module = importlib.import_module(type(scheduler).__module__)
-    exact, want, drawn = target.under(EDM()), x, iter(noises)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "randn_tensor", lambda *args, **kwargs: next(drawn))
-        for i, t in enumerate(scheduler.timesteps):
-            data = exact.data(float(sigmas[i]), want * math.sqrt(1 + float(sigmas[i]) ** 2))
-            want = scheduler.step(data, t, want).prev_sample
-    grid = process.time_at(-torch.log(sigmas))
+    run = schedulers.scheduled(scheduler)
 
     def end(second: str) -> torch.Tensor:
         options = {"predictor_order": p, "corrector_order": q, "prediction": prediction, "second": second}
-        model = target.under(process)
-        noise: Any = "step" if kappa == 0 else lambda out, step, stream: out.copy_(noises[step])
-        reverse = process.reverse(model, kappa)
-        return sdekit.solve(reverse, x, grid, solvers.get("sa_solver", **options), noise=noise).x
+        noise: Any = "step" if kappa == 0 else lambda out, step, stream: out.copy_(run.noises[step])
+        reverse = run.process.reverse(run.model, kappa)
+        return sdekit.solve(reverse, run.x, run.times, solvers.get("sa_solver", **options), noise=noise).x
 
     few = "few_steps" if prediction == "data" else "exact"
-    assert float((end(few) - want).abs().max()) < 1e-5
+    assert float((end(few) - run.end).abs().max()) < 1e-5
     if few == "few_steps" and p > 1:
-        assert float((end("exact") - want).abs().max()) > 1e-4
+        assert float((end("exact") - run.end).abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize(
