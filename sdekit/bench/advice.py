@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from sdekit.bench.summary import OWN_STEPS
 from sdekit.errors import OptionError
 
 __all__ = ["Advice", "Rank", "advise", "page"]
@@ -129,7 +130,7 @@ def _points(
     for r in results:
         if r["what"] != "work" or r["kind"] != kind or r["status"] != "ok" or ("package" in r and not peers):
             continue
-        if r["grid"] == "own steps":
+        if r["grid"] == OWN_STEPS:
             continue
         of_it = found.setdefault(r["solver"], {})
         for point in r["points"]:

@@ -12,6 +12,7 @@ from sdekit import solvers
 from sdekit.bench import names, peers, plugins
 from sdekit.bench.faults import Faults
 from sdekit.bench.suite import Build, Suite, Work
+from sdekit.bench.summary import OWN_STEPS
 from sdekit.errors import UnknownNameError, suggest
 from sdekit.solvers import PlanSolver
 
@@ -238,7 +239,7 @@ def _work_cells(
                     yield _work_cell(suite, section, kind, variant, place, grid, stochasticity=tau)
         for variant in _adaptive(section):
             tolerances = tuple(section.tolerances)
-            yield _work_cell(suite, section, "deterministic", variant, place, "own steps", tolerances=tolerances)
+            yield _work_cell(suite, section, "deterministic", variant, place, OWN_STEPS, tolerances=tolerances)
 
 
 def _work_cell(

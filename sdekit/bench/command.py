@@ -176,7 +176,7 @@ def _write(run: _Run, out: Path, about: dict[str, Any]) -> tuple[list[summary.Li
 
 
 def _report(run: _Run, lines: list[summary.Line], written: list[Path], console: Console) -> int:
-    targets = [spot for where, spot in summary.work_spots(run.ordered).items() if where[2] != "own steps"]
+    targets = [spot for where, spot in summary.work_spots(run.ordered).items() if where[2] != summary.OWN_STEPS]
     console.print(table.render(lines, targets, run.suite.table_calls, console.width))
     speed_table.print_readings(console, run.ordered)
     bad = summary.failures(lines)

@@ -88,8 +88,8 @@ def _protocol(target: str, results: Results) -> Table:
     )
     title = (
         "Exact Wasserstein-2 distances from Gaussian data of the target's covariance, under VP on equal steps in t "
-        "from 1 to the number that heads a column: the protocol of Pierret and Galerne, ICML 2025. Behind it stands the "
-        "law of the start, the exact one p_1 or the prior; exact are the dynamics themselves, without steps. "
+        "from 1 to the number that heads a column: the protocol of Pierret and Galerne, ICML 2025. Behind it stands "
+        "the law of the start, the exact one p_1 or the prior; exact are the dynamics themselves, without steps. "
         f"Target {target}."
     )
     name, heading = f"protocol-{target}", f"Gaussian protocol: {target}"

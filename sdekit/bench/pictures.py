@@ -15,13 +15,12 @@ from sdekit.bench import samples, work
 from sdekit.bench.escape import file_stems, in_figure
 from sdekit.bench.files import write_atomically
 from sdekit.bench.suite import Picture, Suite
-from sdekit.bench.summary import Line
+from sdekit.bench.summary import OWN_STEPS, Line
 
 __all__ = ["draw"]
 
 _DPI = 130
 _NAMES = ("solver", "target", "process", "grid")
-_OWN_STEPS = "own steps"
 # Without these an SVG file holds the date, and names of its parts that are drawn anew each time.
 _SETTINGS = {"svg.hashsalt": "sdekit"}
 _METADATA = {"png": {}, "svg": {"Date": None}}
@@ -68,7 +67,7 @@ def _of_work(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for target, process, grid in places:
         alone = sum(other == target for other, *_ in places) == 1
         rows = [
-            r for r in results if (r["target"], r["process"]) == (target, process) and r["grid"] in (grid, _OWN_STEPS)
+            r for r in results if (r["target"], r["process"]) == (target, process) and r["grid"] in (grid, OWN_STEPS)
         ]
         name = f"work-{target}" if alone else f"work-{target}-{process}-{grid}"
         found[name] = work.figure(rows, target)
@@ -78,9 +77,9 @@ def _of_work(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _places(results: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
     """Where errors are measured; solvers with steps of their own are shown beside those on a grid, if there are any."""
     measured = [r for r in results if r["what"] == "work"]
-    with_grid = {(r["target"], r["process"]) for r in measured if r["grid"] != _OWN_STEPS}
+    with_grid = {(r["target"], r["process"]) for r in measured if r["grid"] != OWN_STEPS}
     for r in measured:
-        if r["grid"] != _OWN_STEPS or (r["target"], r["process"]) not in with_grid:
+        if r["grid"] != OWN_STEPS or (r["target"], r["process"]) not in with_grid:
             yield r["target"], r["process"], r["grid"]
 
 

@@ -20,7 +20,7 @@ from sdekit.bench import parts_page, readings, sampled_page, speed_page, strips
 from sdekit.bench.curves import TITLES, fitted_line, merged
 from sdekit.bench.files import write_as_asked
 from sdekit.bench.results import read_results
-from sdekit.bench.summary import ABOVE, work_spots
+from sdekit.bench.summary import ABOVE, OWN_STEPS, work_spots
 
 __all__ = ["FILE_NAME", "page", "write_report"]
 
@@ -115,6 +115,7 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
         "orders": [_order(r) for r in results if r["what"] == "order"],
         "curves": _curves(results),
         "titles": TITLES,
+        "own_steps": OWN_STEPS,
         "empty": [name for name, what in _SECTIONS.items() if not any(r["what"] == what for r in results)],
         "skipped": list(dict.fromkeys(r["message"] for r in results if r["status"] == "skipped")),
     }

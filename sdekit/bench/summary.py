@@ -6,10 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ABOVE", "Line", "failures", "summarise", "work_spots"]
+__all__ = ["ABOVE", "OWN_STEPS", "Line", "failures", "summarise", "work_spots"]
 
 ABOVE = 0.35
 """Measured so much above the declared order: the declaration may be too modest, or the problem too easy."""
+
+
+OWN_STEPS = "own steps"
+"""What stands for a grid where a solver chooses its steps."""
 
 
 @dataclass
@@ -88,7 +92,7 @@ def summarise(results: Iterable[dict[str, Any]], tolerance: float, calls: Sequen
 def work_spots(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str], str]:
     """What errors stand under, by target, process and grid: the target, where it is measured in one place alone."""
     found = dict.fromkeys(_where(r) for r in results if r["what"] == "work")
-    grids = [where for where in found if where[2] != "own steps"]
+    grids = [where for where in found if where[2] != OWN_STEPS]
     alone = {t for t, *_ in grids if sum(other == t for other, *_ in grids) == 1}
     return {w: w[0] if w[0] in alone and w in grids else ", ".join(w) for w in found}
 

@@ -8,12 +8,11 @@ from typing import Any
 
 from sdekit.bench.bands import apart
 from sdekit.bench.curves import TITLES, merged
-from sdekit.bench.summary import Line, place, summarise, work_spots
+from sdekit.bench.summary import OWN_STEPS, Line, place, summarise, work_spots
 
 __all__ = ["Cell", "Column", "Table", "not_measured", "provenance", "short", "solver_cell", "tables"]
 
 _ROUNDING = 1e-12  # errors below it are of rounding, and none of them is better than another
-_OWN_STEPS = "own steps"
 _LONGEST = 160  # characters of a message
 
 Group = tuple[str, str, str, tuple[float, float], str]
@@ -129,7 +128,7 @@ def _errors(spot: str, group: Group, results: Sequence[Any]) -> Table:
     target, process, grid, (low, high), kind = group
     measured = [r for r in results if r["status"] == "ok"]
     by_name = {r["solver"]: r for r in measured}
-    own = grid == _OWN_STEPS
+    own = grid == OWN_STEPS
     keys = _keys(measured, "tolerance" if own else "budget")
     banded = any(p.get("low") is not None for r in measured for p in r["points"])
     heads, found = [], []

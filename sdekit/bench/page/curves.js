@@ -18,7 +18,7 @@
     return;
   }
   // Steps of a solver's own belong to every grid.
-  const spots = data.curves.filter((c) => c.grid !== "own steps");
+  const spots = data.curves.filter((c) => c.grid !== data.own_steps);
   fill(form.elements.target, (spots.length ? spots : data.curves).map((c) => c.spot));
   fill(form.elements.kind, data.curves.map((c) => c.kind));
   fill(form.elements.family, Object.values(data.solvers).map((s) => s.family).sort(), "all");
@@ -37,7 +37,7 @@
   function here(curve) {
     const spot = form.elements.target.value;
     const same = (c) => c.spot === spot && c.target === curve.target && c.process === curve.process;
-    return curve.spot === spot || (curve.grid === "own steps" && spots.some(same));
+    return curve.spot === spot || (curve.grid === data.own_steps && spots.some(same));
   }
 
   function chosen() {
@@ -238,7 +238,7 @@
     const found = chosen().sort((a, b) => (at(a, data.calls[1]) ?? Infinity) - (at(b, data.calls[1]) ?? Infinity));
     const byName = marked([...found].sort((a, b) => a.declared - b.declared || a.solvers[0].localeCompare(b.solvers[0])));
     curves = byName;
-    const first = found.find((c) => c.grid !== "own steps") || found[0];
+    const first = found.find((c) => c.grid !== data.own_steps) || found[0];
     document.getElementById("work-about").textContent = first
       ? `${first.target}, process ${first.process}, grid ${first.grid}; ${data.titles[first.kind] || first.kind}. ` +
         "Colours stand for declared orders. The slope is fitted to the last half of a curve above rounding errors. " +
