@@ -23,7 +23,8 @@ __all__ = ["ROWS"]
 _K, _M = 1024, 1024**2
 _SIZES = {"cpu": (16 * _K, 128 * _K, _M, 4 * _M), "cuda": (16 * _K, 128 * _K, _M, 8 * _M, 64 * _M)}
 _GRAPHS = (16 * _K, 128 * _K, _M)
-_GOAL_AT = 64 * _M
+_GOAL_AT, _GOAL = 64 * _M, 1.15  # elements, and the most that a step may take of its floor
+_WIDE, _WIDE_GOAL = 256, 1.2  # dimensions, and the most that a score may take of its products
 _ROW = 16 * _K  # elements of a sample
 _SCORES = {
     "cpu": ((1024, 64, 64), (256, 1000, 256), (256, 1000, 1000)),
@@ -71,7 +72,7 @@ def _steps(setting: Setting) -> Iterator[Reading]:
 
         found = rounds_of({"copy": copy, "step": step}, setting.rounds)
         floor = [part * seconds for seconds in found["copy"]]
-        case, goal = f"{size:,} elements", 1.15 if setting.device == "cuda" and size == _GOAL_AT else None
+        case, goal = f"{size:,} elements", _GOAL if setting.device == "cuda" and size == _GOAL_AT else None
         yield of_rounds(case, "floor", _us(floor), "us")
         yield of_rounds(case, "step", _us(found["step"]), "us")
         yield of_rounds(case, "step / floor", ratios(found["step"], floor), goal=goal)
@@ -86,7 +87,7 @@ def _scores(setting: Setting) -> Iterator[Reading]:
         functions = {"products": bare, "score": lambda model=model, x=x: model.network(_T, x)}
         timed = {key: _filled(setting.device, run) for key, run in functions.items()}
         found = rounds_of(timed, setting.rounds)
-        case, goal = f"{B} x {d}, {K} components", 1.2 if setting.device == "cuda" and d >= 256 else None
+        case, goal = f"{B} x {d}, {K} components", _WIDE_GOAL if setting.device == "cuda" and d >= _WIDE else None
         yield of_rounds(case, "matrix products", _us(found["products"]), "us", note=name)
         yield of_rounds(case, "score", _us(found["score"]), "us")
         yield of_rounds(case, "score / products", ratios(found["score"], found["products"]), goal=goal)
