@@ -25,8 +25,8 @@ help:
 bench: $(READY)
 	$(BIN)/sdekit bench run orders
 
-# Speed comes last: nothing else may run beside it.
-SUITES := orders work-precision few-steps stochasticity grids peers gaussian samples speed
+# Of speed come last: nothing else may run beside them.
+SUITES := orders work-precision few-steps stochasticity grids peers gaussian samples gpu speed
 
 # What an interrupted run has finished is used; a suite that fails does not keep the others from being run.
 bench-full: $(PEERS)

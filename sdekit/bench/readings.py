@@ -18,7 +18,8 @@ def of_speed(results: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def where(result: Mapping[str, Any]) -> str:
     """On what a row is measured: "cpu, float32, 15 rounds", and the GPU's name."""
-    on = [result["device"], result["dtype"], f"{result['rounds']} rounds"]
+    rounds = result["rounds"]
+    on = [result["device"], result["dtype"], f"{rounds} round{'' if rounds == 1 else 's'}"]
     return ", ".join([*on, *filter(None, [result.get("hardware", {}).get("name")])])
 
 

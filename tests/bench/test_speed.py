@@ -191,6 +191,40 @@ def test_rows_are_measured_alone(mine: Path, tmp_path: Path, monkeypatch: pytest
     assert "one at a time" not in text
 
 
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As if there were one; the program that tells of its driver."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 999.1\necho 999.1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, answer in (("is_available", True), ("get_device_name", "<GPU>"), ("get_device_capability", (9, 0))):
+        monkeypatch.setattr(torch.cuda, name, lambda answer=answer: answer)
+    monkeypatch.setattr(measured, "_seeded", lambda _: contextlib.nullcontext())
+    return program
+
+
+def test_of_a_gpu_name_driver_and_capability_are_kept(mine: Path, tmp_path: Path, gpu: Path) -> None:
+    mine.write_text(mine.read_text().replace("rows = ", 'devices = ["cuda"]\nrows = ', 1))
+    _, text, found = run(mine, tmp_path / "out", only="good")
+    told = {"name": "<GPU>", "driver": "999.1", "capability": "9.0", "cuda": torch.version.cuda}
+    assert [r["hardware"] for r in found["results"]] == [told, told]
+    assert "cuda, float32, 3 rounds, <GPU>" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "&lt;GPU&gt;, driver 999.1, capability 9.0" in page and "<GPU>" not in page
+    assert store.made_by(expand(load(str(mine)), "good")[0])["gpu"] == "<GPU>"
+    assert results._numbers(found["results"][0]) == results._numbers({**found["results"][0], "hardware": {}})
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo", None])
+def test_driver_that_tells_nothing_is_left_out(gpu: Path, script: str | None) -> None:
+    if script is None:
+        gpu.unlink()
+    else:
+        gpu.write_text(f"#!/bin/sh\n{script}\n")
+    assert measured.hardware()["driver"] is None
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_number_that_is_none_is_a_failure(mine: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     plant(monkeypatch, Row("good", "", "", lambda _: iter([Reading("a", "b", value)])))
@@ -351,6 +385,7 @@ def test_goals_are_reached_at_their_bound() -> None:
     for value, reached in ((3.0, True), (2.9, False)):
         assert Reading("a", "b", value, goal=3.0, sense="at least").reached is reached
     assert Reading("a", "b", None, goal=3.0).reached is None is Reading("a", "b", 1.0).reached
+    assert readings.where({"device": "cpu", "dtype": "float64", "rounds": 1}) == "cpu, float64, 1 round"
     assert readings.shown({"value": 1234.5, "unit": "us"}) == "1234 us"
 
 
