@@ -59,6 +59,7 @@ class GridSteps:
 
     Args:
         which: their indices, ascending: step n leads from level n to level n + 1.
+        most: the largest number of outputs that a step interpolates.
 
     Attributes:
         exact: scale, std and total of each.
@@ -71,13 +72,17 @@ class GridSteps:
         which: Sequence[int],
         prediction: str,
         tau: Stochasticity,
+        most: int,
         interpolation: Interpolation | None = None,
     ) -> None:
         flat = np.fromiter(itertools.chain.from_iterable(levels), np.float64)
         self.columns, self.which = flat.reshape(len(levels), -1).T, np.array(which, dtype=np.int64)
-        self.interpolation = interpolation or InLambda()
+        clock = interpolation or InLambda()
         self.s, self.t = self._levels(self.which), self._levels(self.which + 1)
         self.exact = exponential_step(process, self.s, self.t, prediction, tau)
+        before = [self._levels(np.maximum(self.which - j, 0)) for j in range(most)]
+        self.places = [clock.place(self.s, self.t, at) for at in before]
+        self.moments = clock.moments(self.s, self.t, self.exact, most) if most > 1 else [self.exact.total]
 
     def _levels(self, which: np.ndarray) -> Any:
         return Level(*self.columns[:, which])
@@ -95,19 +100,13 @@ class GridSteps:
         Args:
             ahead: whether the prediction at t is one more node, and the last weight its own.
         """
-        most = max(counts) + ahead
-        moments: Sequence[Any] = [self.exact.total]
-        if most > 1:
-            moments = self.interpolation.moments(self.s, self.t, self.exact, most)
-        before = [self._levels(np.maximum(self.which - j, 0)) for j in range(max(counts))]
-        nodes = [self.interpolation.place(self.s, self.t, at) for at in before]
         new = [np.ones(len(self.which))] if ahead else []
         found: list[list[float]] = []
         for count, run in itertools.groupby(counts):
             first, length = len(found), len(list(run))
             part = slice(first, first + length) if length > 1 else first  # numbers do for one
-            used = [v[part] for v in (*nodes[:count], *new)]
-            total, integrals = self.exact.total[part], [m[part] for m in moments[: len(used)]]
+            used = [v[part] for v in (*self.places[:count], *new)]
+            total, integrals = self.exact.total[part], [m[part] for m in self.moments[: len(used)]]
             b = special(part, used, total, integrals) if special else None
             if b is None:
                 b = [total] if len(used) == 1 else moment_weights(used, integrals)
@@ -157,7 +156,7 @@ def multistep_rows(
             rows.append(None)
     if not which:
         return rows
-    steps = GridSteps(process, levels, which, prediction, tau, clock)
+    steps = GridSteps(process, levels, which, prediction, tau, max(counts), clock)
     found = steps.weights(counts, _special(second, third))
     weights = DATA if prediction == "data" else NOISE
     for n, scale, std, b in zip(which, *steps.linear(), found, strict=True):

@@ -150,7 +150,8 @@ class SASolver(SnrClocked):
         which = [n for n, (s, t) in enumerate(itertools.pairwise(levels)) if not touches_end(s, t)]
         if not which:
             return {}
-        steps = GridSteps(process, levels, which, self.prediction, tau)
+        most = max(self.predictor_order, self.corrector_order)
+        steps = GridSteps(process, levels, which, self.prediction, tau, most)
 
         def few_steps(part: slice | int, nodes: list[Any], total: Any, moments: Sequence[Any]) -> list[Any] | None:
             if len(nodes) != 2:

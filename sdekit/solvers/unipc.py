@@ -25,7 +25,7 @@ import numpy as np
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
-from sdekit.plan import DATA, NOISE, Combination, Row, combine, commit
+from sdekit.plan import DATA, NOISE, Combination, Row, commit
 from sdekit.sde import Stochasticity
 from sdekit.solvers.adams import START_ORDER, single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
@@ -52,7 +52,8 @@ class _Map(NamedTuple):
 
     def at(self, row: int) -> Combination:
         """The same as a combination of a row."""
-        return combine(self.scale, {row - j: b for j, b in self.outputs.items()})
+        outputs = sorted(self.outputs.items(), reverse=True)
+        return Combination(self.scale, tuple([(row - j, b) for j, b in outputs if b != 0.0]))
 
 
 class _Step(NamedTuple):
@@ -208,7 +209,7 @@ class UniPC(PlanSolver):
             if self.lower_order_final:
                 q = min(q, last - n + 1)
             counts.append(min(n + 1 - first, q))
-        steps = GridSteps(process, levels, which, self.prediction, 0.0)
+        steps = GridSteps(process, levels, which, self.prediction, 0.0, max(counts) + (self.corrector != "none"))
         h = steps.t.half_log_snr - steps.s.half_log_snr
         amount = h * (steps.t.alpha if self.prediction == "data" else -steps.t.sigma)
 
