@@ -23,6 +23,7 @@ from sdekit.bench.cells import Cell, is_peer
 from sdekit.bench.files import canonical, digest, sealed, sweep, unsealed, write_atomically
 from sdekit.bench.limits import FAILURES
 from sdekit.bench.names import maker
+from sdekit.bench.speed.others import INSTALL
 from sdekit.errors import OptionError, SdekitError
 
 __all__ = ["FORMAT", "Store", "Survey", "cpu_name", "made_by", "version_of"]
@@ -42,7 +43,6 @@ _MEASURING = (
     "bench/sampled.py",
     "bench/speed/",
 )
-_BESIDE = ("k-diffusion", "diffusers", "azula", "torchode", "torchsde", "torchdiffeq")  # what rows of speed time too
 
 
 @dataclass
@@ -157,7 +157,7 @@ class Store:
 def made_by(cell: Cell) -> dict[str, Any]:
     """What else a number depends on: the code, the versions and the machine."""
     if cell.timed is not None:
-        beside = ", ".join(f"{name} {version_of(name)}" for name in _BESIDE)
+        beside = ", ".join(f"{name} {version_of(name)}" for name in INSTALL)
         gpu = torch.cuda.get_device_name() if cell.timed.device == "cuda" and torch.cuda.is_available() else None
         return {**_surroundings(), "plugin": beside, "gpu": gpu}
     if not cell.variant.solver:
