@@ -128,6 +128,8 @@ class _Tabled(Expanded):
 
     def _terms(self, scales: Scales, want: Want) -> _Terms:
         """The terms of the last time asked for are kept: multistage methods and chunks of samples ask again."""
+        if _in_capture(self.means):
+            return self._make_terms(scales, want)
         key = (scales, want)
         kept = vars(self).get("_kept")
         if kept is None or kept[0] != key:
@@ -379,3 +381,8 @@ def _least_alpha(x: Tensor) -> float:
 def uncentred(c: Any) -> Any:
     """The same components with their means as they are."""
     return c if c.centre is None else replace(c, means=c.means + c.centre, centre=None)
+
+
+def _in_capture(x: Tensor) -> bool:
+    """Whether a CUDA graph is made: what is computed has no value before its replay, and its memory is the graph's."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sdekit import targets
 from sdekit.errors import InterfaceError, OptionError, ShapeError, UnknownNameError
 from sdekit.processes import EDM, VE, VP, RectifiedFlow
+from sdekit.targets import expanded
 from sdekit.targets.components import DATA, NOISE, SCORE, Components, Scales, Want
 from sdekit.targets.expanded import DiagonalComponents, IsotropicComponents
 from sdekit.targets.low_rank import LowRank
@@ -135,6 +136,23 @@ def test_kept_terms_belong_to_one_time_and_one_want() -> None:
         torch.testing.assert_close(m.score(0.4, x), g.under(VP()).score(0.4, x), rtol=0, atol=0)
         torch.testing.assert_close(m.data(0.5, x), g.under(VP()).data(0.5, x), rtol=0, atol=0)
         assert "_kept" not in pickle.loads(pickle.dumps(g)).components.__dict__
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "diagonal"])
+def test_a_graph_under_capture_neither_leaves_terms_nor_uses_kept_ones(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g = targets.random_mixture(3, 40, 3, covariance=kind)
+    m, x = g.under(VP()), g.sample(20, seed=1)
+    expected = m.data(0.4, x)
+    kept = vars(g.components)["_kept"]
+    with monkeypatch.context() as patch:
+        patch.setattr(expanded, "_in_capture", lambda _: True)
+        patch.setitem(vars(g.components), "_kept", (kept[0], None))  # would be used otherwise, and fail
+        torch.testing.assert_close(m.data(0.4, x), expected, rtol=0, atol=0)
+        m.data(0.5, x)
+        assert vars(g.components)["_kept"] == (kept[0], None)
+    assert not expanded._in_capture(x)
 
 
 @pytest.mark.parametrize("kind", KINDS)
