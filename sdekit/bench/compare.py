@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdekit.bench.results import read_results
+from sdekit.bench.summary import place
 
 __all__ = ["Change", "changes", "compare_runs"]
 
@@ -135,6 +136,8 @@ def _of(result: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     elif result["what"] == "sampled" and not failed:
         for what, metric in _metrics(result):
             yield what, metric["value"]
+    elif result["what"] == "speed" and result["status"] != "skipped":
+        yield f"{_SPEED}measured", None if failed else 1.0
 
 
 def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -202,6 +205,8 @@ def _as_fast(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
 
 def _place(result: Mapping[str, Any]) -> str:
+    if result["what"] == "speed":
+        return place(result)
     low, high = result["half_log_snr"]
     names = ", ".join(result[key] for key in ("target", "process", "grid"))
     return f"{result['kind']}: {names}, {low:g} to {high:g}"
@@ -228,7 +233,7 @@ def _table(found: list[Change]) -> Table:
 
 def _shown(what: str, value: float | None) -> str:
     if value is None:
-        return "failed" if what == "order" else "-"
+        return "failed" if what in ("order", f"{_SPEED}measured") else "-"
     if what.startswith(_SPEED):
         return f"{value:.3g}"
     return ("exact" if math.isinf(value) else f"{value:.2f}") if what == "order" else f"{value:.2e}"

@@ -101,7 +101,7 @@ def _where(result: Mapping[str, Any]) -> tuple[str, str, str]:
     return result["target"], result["process"], result["grid"]
 
 
-def place(result: dict[str, Any]) -> str:
+def place(result: Mapping[str, Any]) -> str:
     """Where a result was measured."""
     if result["what"] == "speed":
         return f"{result['device']}, {result['dtype']}"

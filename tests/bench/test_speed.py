@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -291,38 +292,41 @@ CHANGES = [
 ]
 
 
+def compared(tmp_path: Path, old: dict[str, Any], new: dict[str, Any]) -> tuple[int, str]:
+    """Status and text of comparing two runs of one row, which has these entries."""
+    row = {"what": "speed", "solver": "step", "kind": "speed", "target": "", "process": "", "grid": "", "status": "ok"}
+    row |= {"half_log_snr": [0.0, 0.0], "row": "step", "device": "cpu", "dtype": "float32", "rounds": 3}
+    for name, more in (("a", old), ("b", new)):
+        (tmp_path / name).mkdir()
+        given: dict[str, Any] = {"source": "s", "suite": {}, "lines": [], "about": {}, "seconds": 1.0}
+        results.write_results(tmp_path / name, **given, complete=True, results=[{**row, **more}])
+    console = Console(width=140, record=True, file=(tmp_path / "console").open("w"))
+    with console.file:
+        status = compare.compare_runs(tmp_path / "a", tmp_path / "b", console)
+    return status, console.export_text()
+
+
 @pytest.mark.parametrize(("old", "new", "worse", "noise"), CHANGES)
 def test_changes_are_told_from_noise(
     tmp_path: Path, old: dict[str, Any], new: dict[str, Any], worse: int, noise: int
 ) -> None:
-    base = {"what": "speed", "solver": "step", "kind": "speed", "target": "", "process": "", "grid": ""}
-    base |= {
-        "half_log_snr": [0.0, 0.0],
-        "status": "ok",
-        "row": "step",
-        "device": "cpu",
-        "dtype": "float32",
-        "rounds": 3,
-    }
-    for name, one in (("a", old), ("b", new)):
-        (tmp_path / name).mkdir()
-        results.write_results(
-            tmp_path / name,
-            source="s",
-            suite={},
-            lines=[],
-            about={},
-            seconds=1.0,
-            complete=True,
-            results=[{**base, "readings": [one]}],
-        )
-    console = Console(width=140, record=True, file=(tmp_path / "console").open("w"))
-    with console.file:
-        assert compare.compare_runs(tmp_path / "a", tmp_path / "b", console) == worse
-    text = console.export_text()
+    status, text = compared(tmp_path, {"readings": [old]}, {"readings": [new]})
+    assert status == worse
     assert f"{worse} of them for the worse" in text
     assert ("1 readings of speed differ by no more than their rounds: noise." in text) == bool(noise)
     assert ("speed: b" in text) == (not noise and old != new)
+
+
+def test_row_that_fails_is_for_the_worse_and_one_that_is_skipped_is_not(tmp_path: Path) -> None:
+    good = {"readings": [reading(1.0, 0.9, 1.1)]}
+    for status, worse in (("failed", 1), ("timeout", 1), ("skipped", 0)):
+        bad = {"readings": [], "status": status}
+        for name in ("before", "after"):
+            (tmp_path / status / name).mkdir(parents=True)
+        found, text = compared(tmp_path / status / "after", good, bad)
+        assert found == worse
+        assert bool(re.search(r"speed: measured +step +cpu, float32 +1 +failed", text)) == bool(worse)
+        assert compared(tmp_path / status / "before", bad, good)[0] == 0
 
 
 MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
