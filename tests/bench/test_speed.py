@@ -415,6 +415,14 @@ def test_suites_name_every_row() -> None:
     assert named == set(speed.MODULES) - {"good", "bad"}
 
 
+def test_make_runs_every_suite_and_those_of_speed_last() -> None:
+    text = (Path(__file__).parents[2] / "Makefile").read_text()
+    [named] = re.findall(r"^SUITES := (.*)$", text, re.M)
+    of_speed = [name for name in named.split() if load(name).speed]
+    assert set(named.split()) == set(available()) - {"smoke"}
+    assert named.split()[-len(of_speed) :] == of_speed == ["gpu", "speed"]
+
+
 LONG = ("srk", "brownian", "adaptive")  # minutes, of which the first reading shows that they run
 
 
