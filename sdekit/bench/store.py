@@ -165,9 +165,12 @@ def made_by(cell: Cell) -> dict[str, Any]:
     if is_peer(cell.variant.solver):
         package = peers.get(cell.variant.solver).package
         return {**_surroundings(), "plugin": f"{package} {version_of(package)}"}
-    makers = [type(solvers.get(cell.variant.solver, **dict(cell.variant.options)))]
+    method = solvers.get(cell.variant.solver, **dict(cell.variant.options))
+    makers = [type(method)]
     makers += [maker("process", cell.process.make), maker("target", cell.target.make)]
     own = [_source_of(made) for made in makers if made.__module__.partition(".")[0] != "sdekit"]
+    if method.family == "backend":
+        own.append(f"{method.package} {version_of(method.package)}")
     return {**_surroundings(), "plugin": digest(own) if own else None}
 
 

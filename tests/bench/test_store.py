@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sdekit.bench import files, store
-from sdekit.bench.cells import Cell, Timed, expand
+from sdekit.bench.cells import Cell, Timed, Variant, expand
 from sdekit.bench.store import Store
 from sdekit.bench.suite import load
 from sdekit.errors import OptionError
@@ -194,6 +194,13 @@ def test_solver_from_elsewhere_is_part_of_the_code(tiny: Path, planted: None) ->
     ours, theirs = (store.made_by(expand(load(str(tiny)), name)[0])["plugin"] for name in ("ddim", "boastful"))
     assert ours is None
     assert len(theirs) == 64
+
+
+def test_version_of_another_package_is_part_of_the_code(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = replace(cell, variant=Variant("torchdiffeq:dopri5", (), "torchdiffeq:dopri5"))
+    now = store.made_by(foreign)["plugin"]
+    monkeypatch.setattr(store, "version_of", lambda package: f"{package} 99")
+    assert now != store.made_by(foreign)["plugin"]
 
 
 def test_files_may_be_read_by_others(kept: Store, cell: Cell) -> None:
