@@ -177,18 +177,16 @@ class AffineSDE(SDE):
         """d sigma / dt."""
         return self.schedule.sigma_rate(as_float64(t))
 
-    def levels(self, times: Sequence[float] | Tensor) -> list[Level]:
-        """The process at several times at once, as host floats: what planning reads."""
+    def levels(self, times: Sequence[float] | Tensor, *, rates: bool = True) -> list[Level]:
+        """The process at several times at once, as host floats: what planning reads.
+
+        Args:
+            rates: whether the rates are needed; NaN otherwise, for half of the work.
+        """
         t = as_float64(times).detach().cpu()
-        columns = (
-            t,
-            self.alpha(t),
-            self.sigma(t),
-            self.half_log_snr(t),
-            self.alpha_rate(t),
-            self.sigma_rate(t),
-        )
-        return [Level(*row) for row in torch.stack(columns, -1).tolist()]
+        values = (t, self.alpha(t), self.sigma(t), self.half_log_snr(t))
+        changes = (self.alpha_rate(t), self.sigma_rate(t)) if rates else (torch.full_like(t, math.nan),) * 2
+        return [Level(*row) for row in torch.stack((*values, *changes), -1).tolist()]
 
     def levels_at(self, half_log_snr: Sequence[float] | Tensor) -> list[Level]:
         """The process at the times where lambda has these values."""

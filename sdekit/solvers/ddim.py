@@ -106,7 +106,7 @@ class DDIM(PlanSolver):
         return float(self.eta)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        levels = process.levels(times)
+        levels = process.levels(times, rates=False)
         return [ddim_row(n, s, t, self.eta) for n, (s, t) in enumerate(itertools.pairwise(levels))]
 
     def noise_clock(
@@ -159,7 +159,7 @@ class DDPM(PlanSolver):
         return not callable(self.posterior_variance)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        levels = process.levels(times)
+        levels = process.levels(times, rates=False)
         return [self._row(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(levels))]
 
     def _row(self, step: int, s: Level, t: Level) -> Row:

@@ -148,7 +148,7 @@ class TwoStage(PlanSolver):
         check_final_order(self.final_order, 2)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        levels = process.levels(times)
+        levels = process.levels(times, rates=False)
         rows: list[Row] = []
         for n, (s, t, inner) in enumerate(steps_with_inner(process, levels, [self.r1])):
             if touches_end(s, t):
@@ -228,7 +228,7 @@ class ThreeStage(PlanSolver):
         return Order(deterministic=p, note=f"{limited}order 1 on a step from alpha = 0 or to sigma = 0")
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        levels = process.levels(times)
+        levels = process.levels(times, rates=False)
         rows: list[Row] = []
         for n, (s, t, inner) in enumerate(steps_with_inner(process, levels, [self.r1, self.r2])):
             order = self.final_order or 3 if n == len(levels) - 2 else 3

@@ -157,15 +157,16 @@ class ERSDE(PlanSolver):
             refuse_upwards(self, times)
         rows: list[Row] = []
         history: list[tuple[int, float]] = []  # (row, rho) of the outputs, newest first
-        levels = process.levels(times)
+        levels = process.levels(times, rates=False)
         moments = {} if self.as_released else self._moments(levels)
         for n, (s, t) in enumerate(itertools.pairwise(levels)):
             if touches_end(s, t):
                 rows.append(self._limit(n, s, t))
                 continue
             i = len(rows)
-            history = [(i, s.rho), *history[: self.order - 1]]
-            log_kept = self._log_kept(s.rho, t.rho)
+            rho = s.rho
+            history = [(i, rho), *history[: self.order - 1]]
+            log_kept = self._log_kept(rho, t.rho)
             ratio = math.exp(log_kept - (t.half_log_snr - s.half_log_snr))  # phi_t / phi_s
             nodes = [rho for _, rho in history]
             weights = (
@@ -203,7 +204,8 @@ class ERSDE(PlanSolver):
         """The weights of the predictions at these rho."""
         if len(nodes) == 1:
             return [1 - ratio]
-        return moment_weights([(rho - s.rho) / (t.rho - s.rho) for rho in nodes], moments)
+        start, end = s.rho, t.rho
+        return moment_weights([(rho - start) / (end - start) for rho in nodes], moments)
 
     def _moments(self, levels: list[Level]) -> dict[int, list[float]]:
         """For each step that does not touch an end, the integral of (rho - rho_s)^k / (rho_t - rho_s)^k with the weight

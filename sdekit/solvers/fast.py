@@ -108,7 +108,7 @@ class DPMFast(PlanSolver):
         return [start.t, *(level.t for level in process.levels_at(inner[1:])), end.t]
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        levels = process.levels(times)
+        levels = process.levels(times, rates=False)
         count = len(levels) - 1
         first = int(touches_end(*levels[:2]))
         last = count - int(count > first and touches_end(*levels[-2:]))

@@ -52,7 +52,7 @@ class GradientEstimation(PlanSolver):
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         rows: list[Row] = []
         last: int | None = None  # the row of the last regular step
-        for n, (s, t) in enumerate(itertools.pairwise(process.levels(times))):
+        for n, (s, t) in enumerate(itertools.pairwise(process.levels(times, rates=False))):
             if touches_end(s, t):
                 rows.append(limit_row(n, s, t, "noise", 0.0))
                 continue

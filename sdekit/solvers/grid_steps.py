@@ -137,7 +137,7 @@ def multistep_rows(
         starts: how many first steps are taken by a single-step method of order 4 (deterministic only).
         interpolation: in what the outputs are interpolated; None is lambda.
     """
-    levels = process.levels(times)
+    levels = process.levels(times, rates=False)
     clock = interpolation or InLambda()
     last = len(levels) - 2
     rows: list[Any] = []

@@ -41,5 +41,5 @@ class LCM(PlanSolver):
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         refuse_upwards(times, "solver", "'lcm'", "a solver of the probability flow")
-        pairs = itertools.pairwise(process.levels(times))
+        pairs = itertools.pairwise(process.levels(times, rates=False))
         return [commit(n, s, DATA, 0.0, {0: t.alpha}, {0: t.sigma}) for n, (s, t) in enumerate(pairs)]

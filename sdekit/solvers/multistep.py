@@ -162,7 +162,7 @@ class IPNDMV(PlanSolver):
             )
         rows: list[Row] = []
         history: list[float] = []  # rho of the outputs, newest first
-        for n, (s, t) in enumerate(itertools.pairwise(process.levels(times))):
+        for n, (s, t) in enumerate(itertools.pairwise(process.levels(times, rates=False))):
             if touches_end(s, t):
                 rows.append(limit_row(n, s, t, "noise", 0.0))
                 continue

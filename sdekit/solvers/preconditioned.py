@@ -103,7 +103,7 @@ class PreconditionedAdams(PlanSolver):
         return Order(deterministic=2 if limited else self.order, note="limited by the first steps" if limited else "")
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        levels = process.levels(times)
+        levels = process.levels(times, rates=False)
         gaussian = _Gaussian(self)
         starts = single_step_starts(self.order, self.starter, 0.0)
         rows: list[Row] = []

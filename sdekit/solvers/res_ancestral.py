@@ -61,7 +61,7 @@ class ResMultistepAncestral(PlanSolver):
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         rows: list[Row] = []
         before: float | None = None
-        for n, (s, t) in enumerate(itertools.pairwise(process.levels(times))):
+        for n, (s, t) in enumerate(itertools.pairwise(process.levels(times, rates=False))):
             if touches_end(s, t):
                 rows.append(single(n, s, t, self.eta, self.s_noise))
                 before = None

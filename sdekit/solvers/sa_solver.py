@@ -115,7 +115,7 @@ class SASolver(SnrClocked):
         return Order(deterministic=order, weak=min(order, 2), strong=1, note=note)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        levels = process.levels(times)
+        levels = process.levels(times, rates=False)
         steps = self._steps(process, levels, stochasticity)
         rows: list[Row] = []
         calls: list[int] = []  # the rows of the outputs at grid times, newest first

@@ -171,7 +171,7 @@ class UniPC(PlanSolver):
         return Order(deterministic=p, note=note)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
-        levels = process.levels(times)
+        levels = process.levels(times, rates=False)
         last = len(levels) - 2
         steps = self._steps(process, levels)
         rows: list[Row] = []
