@@ -27,7 +27,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -44,7 +43,7 @@ from sdekit.sde import Stochasticity
 from sdekit.shapes import expand_time
 from sdekit.solvers.adams import single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
-from sdekit.solvers.exponential import PANEL, lambda_rule, limit_row
+from sdekit.solvers.exponential import lambda_rule, limit_row
 from sdekit.solvers.options import check_choice
 from sdekit.times import check_count
 
@@ -106,11 +105,13 @@ class PreconditionedAdams(PlanSolver):
         levels = process.levels(times, rates=False)
         gaussian = _Gaussian(self)
         starts = single_step_starts(self.order, self.starter, 0.0)
+        places = [gaussian.output(-1, v) for v in levels]
+        moments = gaussian.moments(places, self.order)
         rows: list[Row] = []
         history: list[_Output] = []
         noisiest: _Output | None = None
         for n, (s, t) in enumerate(itertools.pairwise(levels)):
-            now = _Output(len(rows), s)
+            now = _Output(len(rows), *places[n][1:])
             if noisiest is None or s.half_log_snr < noisiest.at.half_log_snr:
                 noisiest = now
             if s.alpha == 0 and t.sigma > 0:
@@ -124,17 +125,23 @@ class PreconditionedAdams(PlanSolver):
             if n < starts:
                 rows += _runge_kutta(gaussian, process, n, s, t, noisiest, len(rows))
                 continue
-            b = gaussian.adams(s, t, [v.at for v in history])
-            base = gaussian.combination(s, t, history, b, noisiest, now.row)
-            rows.append(Row(s.t, s.alpha, s.sigma, gaussian.weights(s), base, None, n))
+            h = t.half_log_snr - s.half_log_snr
+            b = moment_weights([(v.at.half_log_snr - s.half_log_snr) / h for v in history], moments[n])
+            base = gaussian.combination(now, places[n + 1], history, b, noisiest, now.row)
+            rows.append(Row(s.t, s.alpha, s.sigma, gaussian.weights(now), base, None, n))
         return rows
 
 
 class _Output(NamedTuple):
-    """An output E: its row, and the level at which it was made."""
+    """An output E: its row, the level where it was made, rho there, and R, g and 1 - K of the mean variance; these are
+    NaN where alpha or sigma is 0."""
 
     row: int
     at: Level
+    rho: float
+    root: float
+    g: float
+    share: float
 
 
 class _Gaussian:
@@ -155,65 +162,75 @@ class _Gaussian:
             self.variances = self.c
         self.interpolating, self.any_mean = solver.form == "interpolating", solver.mean == "any"
 
-    def scale(self, rho: Any) -> Any:
-        """g, with E = g r."""
-        return _root(self.c, rho) / rho if self.interpolating else 1.0 + 0.0 * rho
+    def output(self, row: int, at: Level) -> _Output:
+        """What a row makes at a level."""
+        rho = at.rho
+        if not 0 < rho < math.inf:
+            return _Output(row, at, rho, math.nan, math.nan, math.nan)
+        root = _root(self.c, rho)
+        return _Output(row, at, rho, root, root / rho if self.interpolating else 1.0, _share(self.c, rho))
 
-    def weights(self, s: Level) -> tuple[float, float]:
+    def weights(self, s: _Output) -> tuple[float, float]:
         """E = p D + q N, for m = 0."""
-        root, g = _root(self.c, s.rho), self.scale(s.rho)
-        return g * _share(self.c, s.rho), -g * (self.c / root) * (s.rho / root)
+        return s.g * s.share, -s.g * (self.c / s.root) * (s.rho / s.root)
 
-    def adams(self, s: Level, t: Level, nodes: Sequence[Level]) -> list[float]:
-        """b_j with int (R_t / R) r dlambda = sum_j b_j E_j."""
-        h = t.half_log_snr - s.half_log_snr
-        points, base = lambda_rule(h)  # the poles of the weights are pi / 2 off the real axis too
-        rho = np.exp(-(s.half_log_snr + h * points))
+    def moments(self, places: Sequence[_Output], count: int) -> dict[int, list[float]]:
+        """For each step that does not touch an end, with u from 0 to 1 in it, int (R_t / (g R)) u^k dlambda, k < count.
+        They are the moments of b_j with int (R_t / R) r dlambda = sum_j b_j E_j."""
+        steps = [(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(places)) if s.g == s.g and t.g == t.g]
+        if not steps:
+            return {}
+        lengths = [t.at.half_log_snr - s.at.half_log_snr for _, s, t in steps]
+        rules = [lambda_rule(h) for h in lengths]  # the poles of the weights are pi / 2 off the real axis too
+        counts = [len(points) for points, _ in rules]
+        u, base = (np.concatenate([rule[i] for rule in rules]) for i in (0, 1))
+        starts, roots = [s.at.half_log_snr for _, s, _ in steps], [t.root for *_, t in steps]
+        h, start, root = (np.repeat(np.array(v), counts) for v in (lengths, starts, roots))
+        rho = np.exp(-(start + h * u))
         # For "interpolating" R_t / (g R) = R_t rho / R^2.
         below = _root(self.c, rho) if not self.interpolating else (self.c + rho * rho) / rho
-        quadrature = (h * _root(self.c, t.rho)) * base / below
-        moments = quadrature @ _powers(len(points), len(nodes))
-        return moment_weights([(v.half_log_snr - s.half_log_snr) / h for v in nodes], moments.tolist())
+        quadrature, first, found = h * root * base / below, np.cumsum([0, *counts[:-1]]), []
+        for _ in range(count):
+            found.append(np.add.reduceat(quadrature, first))
+            quadrature = quadrature * u
+        return {n: row for (n, *_), row in zip(steps, np.stack(found, 1).tolist(), strict=True)}
 
     def combination(
-        self, s: Level, t: Level, outputs: Sequence[_Output], b: Sequence[float], noisiest: _Output, row: int
+        self, s: _Output, t: _Output, outputs: Sequence[_Output], b: Sequence[float], noisiest: _Output, row: int
     ) -> Combination:
         """x_t from x_s and sum_j b_j (E_j - F_j), with what is missing for the mean; made in this row."""
         base = self.flow(s, t)
         if not self.uniform:
             for weight, v in zip(b, outputs, strict=True):
-                base = base - weight * self.scale(v.at.rho) * self.change(s, v.at)
-        factor = t.alpha
+                base = base - weight * v.g * self.change(s, v)
+        factor = t.at.alpha
         found: dict[int, Any] = {row - v.row: factor * weight for v, weight in zip(outputs, b, strict=True)}
         if self.any_mean:
             # A shift of the data by m shifts E_j by g (1 - K) m, and has to shift y_t by m.
-            sums = math.fsum(
-                w * self.scale(v.at.rho) * _share(self.c, v.at.rho) for w, v in zip(b, outputs, strict=True)
-            )
-            missing = 1 - base - sums
-            of_output, of_state = self.estimate(s, noisiest.at)
+            missing = 1 - base - math.fsum([w * v.g * v.share for w, v in zip(b, outputs, strict=True)])
+            of_output, of_state = self.estimate(s, noisiest)
             base = base + missing * of_state
             age = row - noisiest.row
             found[age] = self.coefficient(found.get(age, 0.0) + factor * missing * of_output)
-        return combine(self.coefficient(factor / s.alpha * base), found)
+        return combine(self.coefficient(factor / s.at.alpha * base), found)
 
-    def flow(self, s: Level, v: Level) -> Any:
+    def flow(self, s: _Output, v: _Output) -> Any:
         """A from s to v."""
-        return _root(self.variances, v.rho) / _root(self.variances, s.rho)
+        return v.root / s.root if self.uniform else _root(self.variances, v.rho) / _root(self.variances, s.rho)
 
-    def change(self, s: Level, v: Level) -> Any:
+    def change(self, s: _Output, v: _Output) -> Any:
         """(K_i - K) A_i at v."""
-        return (_share(self.c, v.rho) - _share(self.variances, v.rho)) * self.flow(s, v)
+        return (v.share - _share(self.variances, v.rho)) * self.flow(s, v)
 
-    def estimate(self, s: Level, v: Level) -> tuple[Any, Any]:
+    def estimate(self, s: _Output, v: _Output) -> tuple[Any, Any]:
         """The coefficients of E_v and y_s in what stands for the mean. Their divisor is above 0 for every c_i:
         (1 - K) (1 - A_i) + A_i (1 - K_i), or 1 - K_i A_i + K (A_i - 1) where A_i > 1 and K_i A_i < 1.
         """
-        if v.alpha == 0:
+        if v.at.alpha == 0:
             return 1.0, 0.0  # D itself
         change = 0.0 if self.uniform else self.change(s, v)
-        divisor = _share(self.c, v.rho) - change
-        return 1 / (self.scale(v.rho) * divisor), -change / divisor
+        divisor = v.share - change
+        return 1 / (v.g * divisor), -change / divisor
 
     def coefficient(self, values: Any) -> Coefficient:
         """A number, a number per direction, or a matrix."""
@@ -235,13 +252,6 @@ class _Gaussian:
         return Row(s.t, s.alpha, s.sigma, DATA, combine(base, {0: output}), None, n)
 
 
-@lru_cache(maxsize=64)
-def _powers(count: int, order: int) -> np.ndarray:
-    """u^k, k < order, at the points of the rule of this many: (count, order)."""
-    points, _ = lambda_rule(count / len(lambda_rule(0.0)[0]) * PANEL)
-    return np.vander(points, order, increasing=True)
-
-
 def _root(c: Any, rho: Any) -> Any:
     """R."""
     square = c + rho * rho
@@ -259,18 +269,15 @@ def _runge_kutta(
     """A step of the classical method on d(y - m) / R = E / (g R) dlambda, which is exact on the Gaussian as well."""
     h = t.half_log_snr - s.half_log_snr
     (mid,) = process.levels_at([s.half_log_snr + _HALF * h])
-    at = [_Output(first + i, v) for i, v in enumerate((s, mid, mid, t))]
+    at = [gaussian.output(first + i, v) for i, v in enumerate((s, mid, mid, t))]
     rows = []
-    for i, (to, a) in enumerate(zip((mid, mid, t, t), _KUTTA, strict=True)):
+    for i, (to, a) in enumerate(zip((at[1], at[2], at[3], at[3]), _KUTTA, strict=True)):
         used, v = at[: i + 1], at[i].at
-        b = [
-            h * w * _root(gaussian.c, to.rho) / (_root(gaussian.c, u.at.rho) * gaussian.scale(u.at.rho))
-            for w, u in zip(a, used, strict=True)
-        ]
-        made = gaussian.combination(s, to, used, b, noisiest, first + i)
+        b = [h * w * to.root / (u.root * u.g) for w, u in zip(a, used, strict=True)]
+        made = gaussian.combination(at[0], to, used, b, noisiest, first + i)
         ends = i == len(_KUTTA) - 1
         point = None if ends else made
-        rows.append(Row(v.t, v.alpha, v.sigma, gaussian.weights(v), made if ends else None, point, n))
+        rows.append(Row(v.t, v.alpha, v.sigma, gaussian.weights(at[i]), made if ends else None, point, n))
     return rows
 
 
