@@ -28,6 +28,8 @@ FORMAT = "sdekit results 2"
 _NOT_NUMBERS = ("seconds", "trace", "point_seconds", "hardware")  # differ from run to run, and between machines
 _TIMED = ("value", "reached", "low", "high", "note")  # of a reading of speed: so do these, where it is not exact
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "plotly")
+_SHAPE = {"suite": dict, "results": list, "environment": dict, "summary": list, "complete": bool, "source": str}
+_TOLD = {"what", "solver", "status", "message", "kind", "process", "target", "grid"}  # of every result
 
 
 def environment(workers: int, engine: str = "local") -> dict[str, Any]:
@@ -126,7 +128,17 @@ def read_results(folder: Path) -> dict[str, Any]:
             expected="a folder that `sdekit bench run` wrote",
             fix="Run `sdekit bench run orders` first, or pass another folder.",
         ) from error
-    return unsealed(path, raw, FORMAT)
+    content = unsealed(path, raw, FORMAT)
+    rows = content.get("results")
+    shaped = all(isinstance(content.get(key), kind) for key, kind in _SHAPE.items())
+    if not shaped or not all(isinstance(row, dict) and row.keys() >= _TOLD for row in rows or ()):
+        raise OptionError(
+            str(path),
+            got="a sealed file in which entries of results are missing, or of another kind",
+            expected="the file as sdekit wrote it",
+            fix="Delete it and measure again.",
+        )
+    return content
 
 
 def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sdekit.bench import results
+from sdekit.bench.files import sealed
 from sdekit.bench.summary import failures, summarise
 from sdekit.errors import OptionError
 
@@ -132,6 +133,22 @@ def test_results_are_read_back_or_refused(tmp_path: Path) -> None:
             results.read_results(tmp_path)
     path.unlink()
     with pytest.raises(OptionError, match="sdekit bench run"):
+        results.read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"results": {}}, {"suite": None}, {"results": [3]}, {"results": [{"what": "order"}]}]
+)
+def test_sealed_results_of_another_shape_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """The seal is no secret: anyone can make one. The mutant: entries are not looked at, and a page fails on them."""
+    write(tmp_path, [order()])
+    content = results.read_results(tmp_path)
+    (tmp_path / results.FILE).write_text(json.dumps(sealed({**content, **wrong})))
+    with pytest.raises(OptionError, match="of another kind"):
+        results.read_results(tmp_path)
+    missing = {k: v for k, v in content.items() if k != next(iter(wrong))}
+    (tmp_path / results.FILE).write_text(json.dumps(sealed(missing)))
+    with pytest.raises(OptionError, match="of another kind"):
         results.read_results(tmp_path)
 
 
