@@ -29,7 +29,7 @@ _NOT_NUMBERS = ("seconds", "trace", "point_seconds", "hardware")  # differ from 
 _TIMED = ("value", "reached", "low", "high", "note")  # of a reading of speed: so do these, where it is not exact
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "plotly")
 _SHAPE = {"suite": dict, "results": list, "environment": dict, "summary": list, "complete": bool, "source": str}
-_TOLD = {"what", "solver", "status", "message", "kind", "process", "target", "grid"}  # of every result
+_TOLD = {"what", "solver", "status"}  # of every result
 
 
 def environment(workers: int, engine: str = "local") -> dict[str, Any]:
