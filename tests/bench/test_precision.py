@@ -84,7 +84,9 @@ def test_the_errors_are_those_of_solve(results):
 
 
 def test_errors_over_starts_have_intervals_and_those_of_laws_none(results):
-    for r in results:
+    measured = [r for r in results if r["status"] == "ok"]  # other libraries may be missing
+    assert {r["kind"] for r in measured} == {"deterministic", "weak"}
+    for r in measured:
         for p in r["points"]:
             if r["kind"] == "weak":
                 assert p["error"] > 0 and p["low"] is p["high"] is p["starts"] is None
