@@ -29,16 +29,32 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cp
 # Products of all solvers with processes or inputs: a third of the cases, in turn, is quick, and the others are slow.
 IN_TURN = {
     "test_a_point_mass_is_carried_exactly",
+    "test_abort_and_run_again",
+    "test_an_increasing_grid_runs_the_flow_upwards",
+    "test_bare_ode",
     "test_bare_sde",
+    "test_every_parameterisation_of_the_exact_mixture_gives_every_other",
     "test_every_solver",
+    "test_every_solver_option_changes_a_result",
+    "test_first_or_last_step_is_the_limit",
+    "test_float32_follows_float64",
     "test_float64_agrees_with_50_digits",
     "test_from_no_data_to_no_noise_is_finite_and_near",
+    "test_in_the_start_and_in_parameters",
+    "test_lookups_suggest",
     "test_mask_keeps_the_other_rows_bit_for_bit",
     "test_memory_layout_does_not_matter",
+    "test_model_is_blamed_at_every_call",
     "test_nothing_is_changed",
+    "test_orders_come_out_to_two_digits_in_milliseconds",
     "test_shifting_the_data_shifts_the_output",
     "test_start_is_left_alone_and_never_returned",
+    "test_stochasticity_that_the_name_excludes",
+    "test_the_default_grid_works_with_every_solver",
     "test_the_law_from_a_point_mass_is_exact_for_any_stochasticity",
+    "test_the_limit_is_the_exact_flow",
+    "test_threads_share_one_solver",
+    "test_wrong_output_at_every_call",
 }
 
 
