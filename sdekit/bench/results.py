@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sdekit.bench import peers
 from sdekit.bench.escape import csv_field, one_line
 from sdekit.bench.files import digest, sealed, unsealed, write_atomically
-from sdekit.bench.store import cpu_name, version_of
+from sdekit.bench.store import cpu_name
 from sdekit.bench.summary import Line
 from sdekit.errors import OptionError
 from sdekit.version import __version__
@@ -37,7 +38,7 @@ def environment(workers: int, engine: str = "local") -> dict[str, Any]:
     return {
         "sdekit": __version__,
         "python": platform.python_version(),
-        **{name: version_of(name) for name in _PACKAGES},
+        **{name: peers.installed(name) for name in _PACKAGES},
         "system": platform.platform(),
         "machine": platform.machine(),
         "cpu": cpu_name(),

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from sdekit.bench.names import maker
 from sdekit.bench.speed.others import INSTALL
 from sdekit.errors import OptionError, SdekitError
 
-__all__ = ["FORMAT", "Store", "Survey", "cpu_name", "made_by", "version_of"]
+__all__ = ["FORMAT", "Store", "Survey", "cpu_name", "made_by"]
 
 FORMAT = "sdekit cell 1"
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
@@ -157,20 +156,20 @@ class Store:
 def made_by(cell: Cell) -> dict[str, Any]:
     """What else a number depends on: the code, the versions and the machine."""
     if cell.timed is not None:
-        beside = ", ".join(f"{name} {version_of(name)}" for name in INSTALL)
+        beside = ", ".join(f"{name} {peers.installed(name)}" for name in INSTALL)
         gpu = torch.cuda.get_device_name() if cell.timed.device == "cuda" and torch.cuda.is_available() else None
         return {**_surroundings(), "plugin": beside, "gpu": gpu}
     if not cell.variant.solver:
         return {**_surroundings(), "plugin": None}
     if is_peer(cell.variant.solver):
         package = peers.get(cell.variant.solver).package
-        return {**_surroundings(), "plugin": f"{package} {version_of(package)}"}
+        return {**_surroundings(), "plugin": f"{package} {peers.installed(package)}"}
     method = solvers.get(cell.variant.solver, **dict(cell.variant.options))
     makers = [type(method)]
     makers += [maker("process", cell.process.make), maker("target", cell.target.make)]
     own = [_source_of(made) for made in makers if made.__module__.partition(".")[0] != "sdekit"]
     if method.family == "backend":
-        own.append(f"{method.package} {version_of(method.package)}")
+        own.append(f"{method.package} {peers.installed(method.package)}")
     return {**_surroundings(), "plugin": digest(own) if own else None}
 
 
@@ -222,7 +221,7 @@ def _surroundings() -> dict[str, Any]:
     return {
         "code": _code(Path(sdekit.__file__).parent),
         "python": platform.python_version(),
-        **{name: version_of(name) for name in _PACKAGES},
+        **{name: peers.installed(name) for name in _PACKAGES},
         "machine": platform.machine(),
         "cpu": cpu_name(),
     }
@@ -246,11 +245,3 @@ def _source_of(cls: Any) -> str:
     except (OSError, TypeError):
         source = f"{cls.__module__}.{cls.__qualname__}".encode()
     return hashlib.sha256(source).hexdigest()
-
-
-def version_of(package: str) -> str | None:
-    """The installed version of a package, or None."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -199,7 +199,7 @@ def test_solver_from_elsewhere_is_part_of_the_code(tiny: Path, planted: None) ->
 def test_version_of_another_package_is_part_of_the_code(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     foreign = replace(cell, variant=Variant("torchdiffeq:dopri5", (), "torchdiffeq:dopri5"))
     now = store.made_by(foreign)["plugin"]
-    monkeypatch.setattr(store, "version_of", lambda package: f"{package} 99")
+    monkeypatch.setattr(store.peers, "installed", lambda package: f"{package} 99")
     assert now != store.made_by(foreign)["plugin"]
 
 
