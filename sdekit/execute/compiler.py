@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,12 +20,16 @@ __all__ = ["Program", "compile_plan"]
 
 
 class Program(NamedTuple):
-    """A plan, its calls as operations on registers, the number of these, and its coefficients that are not numbers."""
+    """A plan, its calls as operations on registers, the number of these, and its coefficients that are not numbers.
+
+    `coefficients` are those of the fused passes.
+    """
 
     plan: Plan
     calls: tuple[Call, ...]
     registers: int
     shaped: tuple[Coefficient, ...]
+    coefficients: array[float]
 
 
 def compile_plan(plan: Plan, model: Model) -> Program:
@@ -53,7 +58,7 @@ def _compile(key: _ByIdentity, native: str | EDMPreconditioning, process: Affine
     plan = key.plan
     compiler = _Compiler(plan, bind(plan, native, process))
     calls = tuple(compiler.call(i) for i in range(plan.nfe))
-    return Program(plan, calls, compiler.count, tuple(compiler.shaped))
+    return Program(plan, calls, compiler.count, tuple(compiler.shaped), compiler.coefficients)
 
 
 class _Compiler:
@@ -68,6 +73,7 @@ class _Compiler:
         self.kept: dict[int, tuple[int, float]] = {}  # call -> slot, scale
         self.drawn: set[int] = set()
         self.shaped: list[Coefficient] = []
+        self.coefficients = array("d")
 
     def call(self, i: int) -> Call:
         item, row = self.bound[i], self.rows[i]
@@ -127,7 +133,7 @@ class _Compiler:
                 terms += [(scaled(b, self.bound[i].m), OUT), (scaled(b, self.bound[i].y), self.point)]
         terms += [(b, self.streams[stream]) for stream, b in c.noises]
         self.shaped += [b for b, _ in terms if not isinstance(b, (int, float))]
-        return make_sum(into, terms)
+        return make_sum(into, terms, self.coefficients)
 
     def _overwrites(self, i: int) -> bool:
         """Whether the rows of the step that begins with row i write to the state before the last model call."""

@@ -8,11 +8,13 @@ F = M + ratio point or F = point + ratio M. Scales are folded into the coefficie
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sdekit.math.combinations import passes_of, table
 from sdekit.plan import Row
 from sdekit.plan.coefficients import Coefficient, apply
 
@@ -25,15 +27,21 @@ Pass = tuple[int, int, int, float]
 
 
 class Sum(NamedTuple):
-    """register `into` <- sum of coefficient * register. `passes` do it in place; None where one is not a number."""
+    """register `into` <- sum of coefficient * register.
+
+    `passes` do it in place, one term each; None where a coefficient is not a number. `fused` are those of
+    `sdekit.math.combinations`, which do the same: where a pass's coefficients begin in the program's table, in bytes,
+    and its registers.
+    """
 
     into: int
     terms: list[tuple[Coefficient, int]]
     passes: list[Pass] | None
+    fused: list[tuple[int, tuple[int, ...]]]
 
     def in_place(self, registers: list[Any]) -> None:
         """Overwrite the register, which must hold a buffer of ours that no gradient is recorded for."""
-        at, _, passes = self
+        at, _, passes, _ = self
         into = registers[at]
         for kind, a, b, c in passes or ():
             if kind == _ADD:
@@ -90,19 +98,25 @@ class Call(NamedTuple):
     denoise: tuple[float, float]
 
 
-def make_sum(into: int, terms: list[tuple[Coefficient, int]]) -> Sum:
-    """The sum with terms of one register merged, terms of 0 left out, and the passes that do it."""
+def make_sum(into: int, terms: list[tuple[Coefficient, int]], coefficients: array[float]) -> Sum:
+    """The sum with terms of one register merged, terms of 0 left out, and the passes that do it.
+
+    Args:
+        coefficients: the program's table, to which those of its fused passes are added.
+    """
     merged: dict[int, float] = {}
     for c, a in terms:
         if not isinstance(c, (int, float)):
-            return Sum(into, [(c, a) for c, a in terms if c != 0.0], None)
+            return Sum(into, [(c, a) for c, a in terms if c != 0.0], None, [])
         if c != 0:
             merged[a] = merged[a] + c if a in merged else c
     kept: list[tuple[Coefficient, int]] = [(c, a) for a, c in merged.items()]
     own = merged.pop(into, None)
     rest = list(merged.items())
     passes: list[Pass] = []
+    ordered = rest
     if own is not None:
+        ordered = [(into, own), *rest]
         if own != 1:
             passes.append((_SCALE, into, into, own))
     elif not rest:
@@ -111,11 +125,14 @@ def make_sum(into: int, terms: list[tuple[Coefficient, int]]) -> Sum:
         # A coefficient of 1 saves a pass.
         unit = next((i for i, (_, c) in enumerate(rest) if c == 1), None)
         if unit is not None and len(rest) > 1:
-            a, _ = rest.pop(unit)
+            first = rest.pop(unit)
+            ordered = [first, *rest]
             b, c = rest.pop(0)
-            passes.append((_SET_SUM, a, b, c))
+            passes.append((_SET_SUM, first[0], b, c))
         else:
+            ordered = list(rest)
             a, c = rest.pop(0)
             passes.append((_SET, a, a, c))
     passes += [(_ADD, a, a, c) for a, c in rest]
-    return Sum(into, kept, passes)
+    fused = [(table(some, coefficients), places) for places, some in passes_of(into, ordered)] if ordered else []
+    return Sum(into, kept, passes, fused)

@@ -1,9 +1,9 @@
 """Plans on tensors: one loop for every method.
 
-All scalars are Python floats, computed in float64 before the loop. With gradients off, each combination is a few
-in-place passes over buffers that are made once; with gradients on, the same combinations are formed out of place. Model
-outputs are used where they lie: a conversion of parameterisation is folded into the coefficients, or costs one pass
-where the output is needed again by later rows.
+All scalars are Python floats, computed in float64 before the loop. With gradients off, each combination is one in-place
+pass over buffers that are made once, or one for each term where there is no kernel for it; with gradients on, the same
+combinations are formed out of place. Model outputs are used where they lie: a conversion of parameterisation is folded
+into the coefficients, or costs one pass where the output is needed again by later rows.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sdekit.errors import ModelOutputError, SdekitError
 from sdekit.execute.compiler import Program
 from sdekit.execute.outputs import Outputs
 from sdekit.execute.registers import BASE, OUT, Call, Sum
+from sdekit.math import combinations
 from sdekit.model import Model, check_output
 from sdekit.monitor import Monitor
 from sdekit.noise import OWN, NoiseSource
@@ -134,6 +135,9 @@ class _Machine:
         self.registers: list[Any] = [None] * program.registers
         # The start is the caller's: it is copied unless it will be left alone anyway.
         self.registers[BASE] = x.to(self.computes) if self.recording else _copy(x.detach(), self.computes)
+        self.fused: Any = combinations.kernel(self.registers[BASE], len(program.calls))
+        """Takes a combination in one pass; None where there is none, and once the model returns what it cannot read."""
+        self.table, self.size = program.coefficients.buffer_info()[0], x.numel()
         self.outputs = Outputs(self.registers)
         self._snapshot: Tensor | None = None
         self.handed: Tensor | None = None
@@ -168,9 +172,7 @@ class _Machine:
             if sys.getrefcount(handed) + _storage_users(self.storage) > holders:
                 # The model returns its input, or keeps it to record it: that memory is left to it.
                 r[at] = point.clone()
-        r[OUT] = out
-        if self.gradients and out.requires_grad:
-            self.recording = True
+        self._receive(out)
         if call.live:
             self.outputs.check(call.live)
         if self.watched:
@@ -220,16 +222,33 @@ class _Machine:
             return out
         return check_output(out, handed, "net")
 
+    def _receive(self, out: Tensor) -> None:
+        self.registers[OUT] = out
+        if self.fused is not None and not (out.dtype is self.computes and combinations.plain(out)):
+            self.fused = None
+        if self.gradients and out.requires_grad:
+            self.recording = True
+
     def _sums(self, sums: Sequence[Sum]) -> None:
         r = self.registers
         for combination in sums:
-            into, _, passes = combination
+            into, _, passes, fused = combination
             if self.recording or passes is None:
                 r[into] = combination.out_of_place(r)
                 continue
             if r[into] is None:
                 r[into] = uninitialised_like(r[BASE])
-            combination.in_place(r)
+            if self.fused is None or not fused:
+                combination.in_place(r)
+            else:
+                self._fuse(into, fused)
+
+    def _fuse(self, into: int, fused: list[tuple[int, tuple[int, ...]]]) -> None:
+        r = self.registers
+        out = r[into].data_ptr()
+        for at, places in fused:
+            terms = [r[a].data_ptr() for a in places]
+            self.fused(out, self.size, self.table + at, len(terms), *terms, *_REST[len(terms)])
 
     def _draw(self, row: Row, noises: list[tuple[int, int]]) -> None:
         """This step's noises; the buffers serve every step."""
@@ -251,6 +270,8 @@ def _copy(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _identical(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
+
+_REST = [(None,) * (combinations.TERMS - n) for n in range(combinations.TERMS + 1)]
 
 # Counts the tensors that view a memory. Without it, any input counts as held: right, and a copy slower.
 _storage_users: Callable[[int], int] = getattr(torch._C, "_storage_Use_Count", lambda storage: next(_always_more))

@@ -1,13 +1,13 @@
 """Kernels in C for the loops that PyTorch's operations make slow, built where there is a compiler.
 
-kernels.c (noise) and stages.c (adaptive steps) give the same bits as the code beside which they are called, the first
-some ten times as fast on a CPU; softmax.c (mixtures) the same values to rounding. Each is compiled by `cc`, which takes
-about a second, and kept for later processes in $XDG_CACHE_HOME/sdekit/native or ~/.cache/sdekit/native, under a name
-made of source, flags and processor. The first is built when a process has drawn 2^22 numbers without it, the others
-when they are first asked for, so that all results of a process are the same. A file there is loaded only if it belongs
-to the user and nobody else may write to it. Before its first use every build has to reproduce known results. Without a
-compiler, on other systems than Linux and macOS, or with SDEKIT_NATIVE=0 in the environment everything works without it;
-`Native.reason` says why.
+kernels.c (noise), combinations.c (fixed steps) and stages.c (adaptive steps) give the same bits as the code beside
+which they are called, the first some ten times as fast on a CPU; softmax.c (mixtures) the same values to rounding. Each
+is compiled by `cc`, which takes about a second, and kept for later processes in $XDG_CACHE_HOME/sdekit/native or
+~/.cache/sdekit/native, under a name made of source, flags and processor. The first two are built when a process has
+drawn or combined 2^22 numbers without them, the others when they are first asked for, so that all results of a process
+are the same. A file there is loaded only if it belongs to the user and nobody else may write to it. Before its first
+use every build has to reproduce known results. Without a compiler, on other systems than Linux and macOS, or with
+SDEKIT_NATIVE=0 in the environment everything works without it; `Native.reason` says why.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 __all__ = ["ENOUGH", "SCRATCH", "VARIABLE", "Native"]
 
 ENOUGH = 2**22
-"""How many numbers a process draws before it builds the kernels."""
+"""How many numbers a process draws, or combines, before it builds the kernels."""
 VARIABLE = "SDEKIT_NATIVE"
 """The environment variable that keeps them away: 0."""
 
@@ -43,6 +43,7 @@ _SIGNATURES = {
         "sdekit_path_2": "ppiiiupipipppi",
         "sdekit_path_3": "ppiiiupipipppi",
     },
+    "combinations.c": {f"sdekit_combination_{bits}": "pipipppppp" for bits in (64, 32)},
     "softmax.c": {"sdekit_softmax_rows": "pppppdiid", "sdekit_softmax_columns": "pppppdiiid"},
     "stages.c": {
         f"sdekit_{name}_{bits}": kinds

@@ -175,8 +175,8 @@ def _noise_drawn_twice(self, row, noises):
         self.registers[register] = self.noise.fill(torch.zeros_like(self.registers[0]), row.step + 1, stream)
 
 
-def _merged_by_overwriting(into, terms):
-    return make_sum(into, list({a: (c, a) for c, a in terms}.values()))
+def _merged_by_overwriting(into, terms, coefficients):
+    return make_sum(into, list({a: (c, a) for c, a in terms}.values()), coefficients)
 
 
 make_sum = registers.make_sum
