@@ -185,8 +185,9 @@ class AffineSDE(SDE):
         """
         t = as_float64(times).detach().cpu()
         values = (t, self.alpha(t), self.sigma(t), self.half_log_snr(t))
-        changes = (self.alpha_rate(t), self.sigma_rate(t)) if rates else (torch.full_like(t, math.nan),) * 2
-        return [Level(*row) for row in torch.stack((*values, *changes), -1).tolist()]
+        changes = (self.alpha_rate(t), self.sigma_rate(t)) if rates else ()
+        unknown = (math.nan,) * (2 - len(changes))
+        return [Level(*row, *unknown) for row in torch.stack((*values, *changes), -1).tolist()]
 
     def levels_at(self, half_log_snr: Sequence[float] | Tensor) -> list[Level]:
         """The process at the times where lambda has these values."""

@@ -250,13 +250,8 @@ def check_output(out: Any, x: Tensor, source: str) -> Tensor:
         ModelOutputError: naming what came back.
     """
     dtype = compute_dtype(x.dtype)
-    if (
-        isinstance(out, Tensor)
-        and out.dtype is dtype
-        and out.shape == x.shape
-        and out.layout is torch.strided
-        and out.device == x.device
-    ):
+    usual = isinstance(out, Tensor) and out.dtype is dtype and out.layout is torch.strided
+    if usual and out.shape == x.shape and out.device == x.device:
         return out
     if not isinstance(out, Tensor):
         raise _wrong(

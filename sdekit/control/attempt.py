@@ -22,7 +22,8 @@ from sdekit.math.stages import Sums, kernels
 
 __all__ = ["Norm", "Scheme", "Small", "Stages", "Tensors", "Varying"]
 
-Call = Callable[[Any, Tensor], Tensor]
+Call = Callable[..., Tensor]
+"""Of what the field is told at a node, the point there, and optionally a tensor that may take the slope."""
 
 
 class Scheme:
@@ -190,7 +191,7 @@ class Varying(OnTensors):
 
 
 class Small(Stages):
-    """On a CPU and without gradients, by `sdekit.math.stages`. Outputs of the dynamics are copied as they come."""
+    """On a CPU and without gradients, by `sdekit.math.stages`. Slopes are copied as they come, or written in place."""
 
     _sums: Sums | None = None
 
@@ -204,12 +205,14 @@ class Small(Stages):
         slopes[0].copy_(slope)
         # The same for all nodes: x_i = ratio_i (x + (gain_i / ratio_i) sum_j a_ij k_j).
         gains = torch.from_numpy(nodes.gains[-1] if nodes.ratios is None else nodes.gains[-1] / nodes.ratios[-1])
-        ratios = None if nodes.ratios is None else torch.from_numpy(nodes.ratios).unbind()
+        ratios = None if nodes.ratios is None else torch.from_numpy(np.ascontiguousarray(nodes.ratios))
         for i in range(len(scheme.weights)):
             node = scheme.node(i + 1)
-            point = sums.stage(i, x, gains, None if ratios is None else ratios[node])
+            point = sums.stage(i, x, gains, ratios, node)
             if i + 1 < len(slopes):
-                slopes[i + 1].copy_(call(nodes.calls[node], point))
+                found = call(nodes.calls[node], point, slopes[i + 1])
+                if found is not slopes[i + 1]:
+                    slopes[i + 1].copy_(found)
         floor = norm.floor if norm.relative else None
         norms = [norm.rows(sums.error(i, x, point, floor)) for i in range(len(scheme.estimates))]
         return point, slopes[-1].clone(), scheme.error(norms, nodes.size)

@@ -59,21 +59,21 @@ class ODEField:
         gain = step if self.sign > 0 else -step
         return Nodes(times, [gain] * len(u), None, step, self.one, self._calls(times))
 
-    def __call__(self, call: Any, point: Tensor) -> Tensor:
-        """The slope at a point (n, *shape), in its computing dtype."""
+    def __call__(self, call: Any, point: Tensor, out: Tensor | None = None) -> Tensor:
+        """The slope at a point (n, *shape), in its computing dtype; `out` may be used for it."""
         handed = point if self.dtype is self.computes else point.to(self.dtype)
         if not self.counts:
             return self.checked(self.drift(call, handed.clone()), point).clone()
         version = handed._version
-        out = self.checked(self.drift(call, handed), point)
+        slope = self.checked(self.drift(call, handed), point)
         if handed._version != version:
             raise _changed("drift", "its input")
         if self.copied:
-            return out
-        if self.copies or out.is_inference() or (self.copies is None and self._decide(out)):
-            return out.clone()
-        self.held.append((out, out._version))
-        return out
+            return slope
+        if self.copies or slope.is_inference() or (self.copies is None and self._decide(slope)):
+            return slope.clone()
+        self.held.append((slope, slope._version))
+        return slope
 
     def checked(self, out: Any, point: Tensor) -> Tensor:
         """An output that looks like the state. Raises ModelOutputError."""
@@ -134,6 +134,8 @@ class FlowField:
         self.copied = False
         self.own = type(model).predict is not Model.predict  # a model that answers any question by itself
         self.plain = not self.own and type(model).network is Model.network
+        self.direct = self.plain and model.dtype is None and model.output is None
+        """Whether what net returns is the prediction as it is."""
         self.model, self.process, self.clock = model, model.process, CLOCKS[clock]
         # Of the predictions a velocity alone is converted by the rates.
         self.rates = self.clock.rates or (not self.own and model.native == "velocity")
@@ -155,8 +157,9 @@ class FlowField:
         if not self.own:
             data, noise = self.model.convert((data, noise), schedules)
         inputs: Any = self.model.inputs(t, schedules, self.like) if self.plain else t.unbind()
-        weights = (torch.from_numpy(np.ascontiguousarray(w)).unbind() for w in (data, noise))
-        return scale, list(zip(inputs, *weights, strict=True))
+        m = len(times)
+        weights = torch.from_numpy(np.concatenate((data, noise))).unbind()
+        return scale, list(zip(inputs, weights[:m], weights[m:], strict=True))
 
     def _schedules(self, times: np.ndarray) -> Schedules:
         """At these times, with the rates where they are read."""
@@ -196,27 +199,30 @@ class FlowField:
         scales, calls = self._at(times)
         return Nodes(times, self.sign * step * scales, scales / scale, step * scales[-1], scales[-1], calls)
 
-    def __call__(self, call: Any, point: Tensor) -> Tensor:
+    def __call__(self, call: Any, point: Tensor, out: Tensor | None = None) -> Tensor:
+        """The slope at a point (n, *shape), in its computing dtype; `out` may be used for it."""
         t, first, second = call
         handed = point if point.dtype == self.dtype else point.to(self.dtype)
         version = None if handed.is_inference() else handed._version
         if self.own:
-            out = self.model.predict((first.numpy(), second.numpy()), t, handed, **self.conditioning)
+            slope = self.model.predict((first.numpy(), second.numpy()), t, handed, **self.conditioning)
         else:
             raw = self._answer(t, handed)
             if self.copied:
-                out = combined(point, first, raw, second, kernels(raw))
+                slope = combined(point, first, raw, second, kernels(raw), out)
             else:
-                out = Nodes.column(first, raw) * point + Nodes.column(second, raw) * raw
+                slope = Nodes.column(first, raw) * point + Nodes.column(second, raw) * raw
         if version is not None and handed._version != version:
             raise _changed("net", "its input")
-        return out
+        return slope
 
     def _answer(self, t: Any, handed: Tensor) -> Tensor:
         """What the network says, checked."""
         if not self.plain:
             return self.model.network(t, handed, **self.conditioning)
         time, scale = t
+        if scale is None and self.direct:
+            return check_output(self.model.net(handed, time, **self.conditioning), handed, "net")
         return self.model.answer(
             handed, time, None if scale is None else Nodes.tensor(scale, handed), self.conditioning
         )

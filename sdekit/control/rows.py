@@ -89,13 +89,17 @@ class Calls:
         """Enter a step."""
         self.refused = None
 
-    def __call__(self, call: Any, point: Tensor) -> Tensor:
-        """The slopes at the points; those at the start of the step for samples that the model refuses."""
+    def __call__(self, call: Any, point: Tensor, out: Tensor | None = None) -> Tensor:
+        """The slopes at the points; those at the start of the step for samples that the model refuses.
+
+        Args:
+            out: may be used for them.
+        """
         if self.refused is None:
             self.made += 1
             self.full += 1
             try:
-                return self.field(call, point)
+                return self.field(call, point, out)
             except OutOfDomain as error:
                 self.refused = refused_rows(error, len(point))
         return self.some(call, point, ~self.refused)

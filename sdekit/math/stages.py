@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ class Sums:
         self._weights = [torch.from_numpy(w).to(like.dtype) for w in (*weights, *estimates)]
         self._stages, self._library = len(weights), library
         if library is not None:
-            self._stage, self._error = (_function(library, name, like) for name in ("stage", "error"))
+            self._places = [(w.data_ptr(), w.shape[0]) for w in self._weights]
+            self._stage, self._error = (_function(library, name, like.dtype) for name in ("stage", "error"))
         self.shrink(like)
 
     def shrink(self, like: Tensor) -> None:
@@ -55,21 +57,23 @@ class Sums:
             self._arrays, self._products = slopes.numpy(), np.zeros(slopes.shape, slopes.numpy().dtype)
         else:
             place, stride = slopes.data_ptr(), like.numel()
-            self._tables = [(place, stride, w.data_ptr(), w.shape[0]) for w in self._weights]
+            self._tables = [(place, stride, *weights) for weights in self._places]
             self._sizes = _sizes(like)
 
-    def stage(self, i: int, base: Tensor, gains: Tensor, ratios: Tensor | None) -> Tensor:
-        """(base + gain sum_j weights_ij slopes_j) ratio, with a gain and a ratio for each sample, (n,) and float64.
+    def stage(self, i: int, base: Tensor, gains: Tensor, ratios: Tensor | None, row: int) -> Tensor:
+        """(base + gain sum_j weights_ij slopes_j) ratio, with a gain and a ratio for each sample, float64.
 
         Args:
             i: which weights.
-            ratios: None where they are 1.
+            gains: (n,).
+            ratios: (m, n) and contiguous, of which the given row holds; None where they are 1.
         """
         if self._library is None:
             total = _times_rows(self._sum(i), gains)
             total += base.numpy()
-            return torch.from_numpy(total if ratios is None else _times_rows(total, ratios))
-        out, scales = uninitialised_like(base), None if ratios is None else ratios.data_ptr()
+            return torch.from_numpy(total if ratios is None else _times_rows(total, ratios[row]))
+        out = uninitialised_like(base)
+        scales = None if ratios is None else ratios.data_ptr() + 8 * row * ratios.shape[1]
         self._stage(out.data_ptr(), base.data_ptr(), *self._tables[i], gains.data_ptr(), scales, *self._sizes)
         return out
 
@@ -101,10 +105,18 @@ class Sums:
         return total
 
 
-def combined(a: Tensor, first: Tensor, b: Tensor, second: Tensor, library: ctypes.CDLL | None) -> Tensor:
-    """first a + second b, with numbers for each sample, (n,) and float64; of b's dtype."""
+def combined(
+    a: Tensor, first: Tensor, b: Tensor, second: Tensor, library: ctypes.CDLL | None, out: Tensor | None = None
+) -> Tensor:
+    """first a + second b, with numbers for each sample, (n,) and float64; of b's dtype.
+
+    Args:
+        out: like a, contiguous, and of no memory in common with a and b. It may be used for the result.
+    """
     if library is not None and a.dtype == b.dtype and a.is_contiguous() and b.is_contiguous():
-        out, run = uninitialised_like(a), _function(library, "combine", a)
+        run = _function(library, "combine", a.dtype)
+        if out is None:
+            out = uninitialised_like(a)
         run(out.data_ptr(), a.data_ptr(), b.data_ptr(), first.data_ptr(), second.data_ptr(), *_sizes(a))
         return out
     x, y = a.to(b.dtype).numpy(), b.numpy()
@@ -136,8 +148,9 @@ def _sizes(x: Tensor) -> tuple[int, int]:
     return n, x.numel() // n if n else 0
 
 
-def _function(library: ctypes.CDLL, name: str, x: Tensor) -> Any:
-    return getattr(library, f"sdekit_{name}_{_BITS[x.dtype]}")
+@lru_cache(maxsize=64)
+def _function(library: ctypes.CDLL, name: str, dtype: torch.dtype) -> Any:
+    return getattr(library, f"sdekit_{name}_{_BITS[dtype]}")
 
 
 def _results(shape: tuple[int, int], dtype: torch.dtype, library: ctypes.CDLL | None) -> list[Tensor]:
@@ -150,7 +163,7 @@ def _results(shape: tuple[int, int], dtype: torch.dtype, library: ctypes.CDLL | 
     sums = Sums(x, weights, np.stack([weights[2], -weights[2]]), library)
     for room, slope in zip(sums.slopes, slopes, strict=True):
         room.copy_(slope)
-    found = [sums.stage(i, x, rows[0], ratios) for i in range(3) for ratios in (None, rows[1])]
+    found = [sums.stage(i, x, rows[0], ratios, 1) for i in range(3) for ratios in (None, torch.stack(rows))]
     sums.slopes[2][0, 0], y[-1, -1], x[-1, 0] = torch.inf, torch.nan, torch.nan
     found += [torch.from_numpy(sums.error(i, x, y, floor)) for i in range(2) for floor in (None, 0.1)]
     return [*found, combined(x, rows[0], y, rows[1], library)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdekit.plan.coefficients import Block, Coefficient, Direction
 from sdekit.plan.interpret import interpret, interpret_all
 from sdekit.plan.program import Plan
-from sdekit.plan.rows import DATA, NOISE, Combination, Row, combine, commit, stage
+from sdekit.plan.rows import DATA, NOISE, Combination, Row, combine, commit, outputs_of, stage
 
 __all__ = [
     "DATA",
@@ -20,5 +20,6 @@ __all__ = [
     "commit",
     "interpret",
     "interpret_all",
+    "outputs_of",
     "stage",
 ]

@@ -10,19 +10,19 @@ is, or makes point equal to the new base.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sdekit.affine import Level
 from sdekit.plan.coefficients import Coefficient
 
-__all__ = ["DATA", "NOISE", "Combination", "Row", "combine", "commit", "stage"]
+__all__ = ["DATA", "NOISE", "Combination", "Row", "combine", "commit", "outputs_of", "stage"]
 
 DATA = (1.0, 0.0)
 NOISE = (0.0, 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Combination:
     """base * x + sum outputs_j E_j + sum noises_k z_k.
 
@@ -35,6 +35,16 @@ class Combination:
     base: Coefficient
     outputs: tuple[tuple[int, Coefficient], ...] = ()
     noises: tuple[tuple[int, Coefficient], ...] = ()
+
+    def __init__(
+        self,
+        base: Coefficient,
+        outputs: tuple[tuple[int, Coefficient], ...] = (),
+        noises: tuple[tuple[int, Coefficient], ...] = (),
+    ) -> None:
+        # The one that is generated for a frozen class sets each field by a call: a tenth of the time of planning.
+        fields = self.__dict__
+        fields["base"], fields["outputs"], fields["noises"] = base, outputs, noises
 
     def coefficients(self) -> Iterator[Coefficient]:
         """All of them, base first."""
@@ -76,14 +86,19 @@ class Row:
         step: int,
         kick: Combination | None = None,
     ) -> None:
-        # The one that is generated for a frozen class sets each field by a call: a tenth of the time of planning.
-        self.__dict__.update(
-            t=t, alpha=alpha, sigma=sigma, weights=weights, base=base, point=point, step=step, kick=kick
-        )
+        fields = self.__dict__  # as for a combination
+        fields["t"], fields["alpha"], fields["sigma"], fields["weights"] = t, alpha, sigma, weights
+        fields["base"], fields["point"], fields["step"], fields["kick"] = base, point, step, kick
 
     def combinations(self) -> Iterator[Combination]:
         """Those of kick, base and point that are not None."""
         return (c for c in (self.kick, self.base, self.point) if c is not None)
+
+
+def outputs_of(ages: Sequence[int], weights: Sequence[float]) -> tuple[tuple[int, float], ...]:
+    """The outputs of a combination, without zero terms: a weight for each of the ages, which ascend, or the first."""
+    pairs = zip(ages, weights)  # noqa: B905  # to say that lengths may differ costs half as much again
+    return tuple([(age, w) for age, w in pairs if w != 0.0]) if 0.0 in weights else tuple(pairs)
 
 
 def combine(
@@ -98,8 +113,9 @@ def combine(
 def _terms(terms: Mapping[int, Coefficient] | None) -> tuple[tuple[int, Coefficient], ...]:
     if not terms:
         return ()
+    items = terms.items() if len(terms) == 1 else sorted(terms.items())
     # No comparison with zero for a direction or a block: they are kept whatever they hold.
-    return tuple([(k, c) for k, c in sorted(terms.items()) if c.__class__ is not float or c != 0.0])
+    return tuple([(k, c) for k, c in items if c.__class__ is not float or c != 0.0])
 
 
 def commit(

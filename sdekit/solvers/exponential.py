@@ -37,6 +37,7 @@ __all__ = [
     "krogstad_rows",
     "lambda_rule",
     "limit_row",
+    "regular_steps",
     "touches_end",
 ]
 
@@ -181,6 +182,12 @@ def _rule(panels: int) -> tuple[np.ndarray, np.ndarray]:
 def touches_end(s: Level, t: Level) -> bool:
     """Whether lambda is infinite at s or at t."""
     return not (s.alpha > 0 and s.sigma > 0 and t.alpha > 0 and t.sigma > 0)
+
+
+def regular_steps(levels: Sequence[Level]) -> list[int]:
+    """The steps that touch no end."""
+    inside = [at.alpha > 0 and at.sigma > 0 for at in levels]
+    return [n for n in range(len(levels) - 1) if inside[n] and inside[n + 1]]
 
 
 def limit_row(n: int, s: Level, t: Level, prediction: str, tau: Stochasticity) -> Row:

@@ -15,9 +15,9 @@ import numpy as np
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.math.interpolation import moment_weights
-from sdekit.plan import DATA, NOISE, Row, commit
+from sdekit.plan import DATA, NOISE, Combination, Row, outputs_of
 from sdekit.sde import Stochasticity
-from sdekit.solvers.exponential import ExponentialStep, exponential_step, krogstad_rows, limit_row, touches_end
+from sdekit.solvers.exponential import ExponentialStep, exponential_step, krogstad_rows, limit_row, regular_steps
 
 __all__ = ["GridSteps", "InLambda", "Interpolation", "multistep_rows"]
 
@@ -142,13 +142,13 @@ def multistep_rows(
     last = len(levels) - 2
     rows: list[Any] = []
     calls: list[int] = []  # the row that calls the model at each level
-    first, which, counts = 0, [], []
+    first, which, counts, inside = 0, [], [], set(regular_steps(levels))
     for n, (s, t) in enumerate(itertools.pairwise(levels)):
         calls.append(len(rows))
-        if touches_end(s, t) and not clock.regular(s, t):
+        if n not in inside and not clock.regular(s, t):
             rows.append(limit_row(n, s, t, prediction, tau))  # a grid's first or last step: no history is needed
             first = n + 1
-        elif n < starts and not touches_end(s, t):
+        elif n < starts and n in inside:
             rows += krogstad_rows(process, n, s, t, prediction)
         else:
             which.append(n)
@@ -160,8 +160,10 @@ def multistep_rows(
     found = steps.weights(counts, _special(second, third))
     weights = DATA if prediction == "data" else NOISE
     for n, scale, std, b in zip(which, *steps.linear(), found, strict=True):
-        outputs = {calls[n] - calls[n - j]: w for j, w in enumerate(b)}
-        rows[calls[n]] = commit(n, levels[n], weights, scale, outputs, {0: std})
+        i, at = calls[n], levels[n]
+        ages = [i - calls[n - j] for j in range(len(b))]
+        base = Combination(scale, outputs_of(ages, b), ((0, std),) if std != 0.0 else ())
+        rows[i] = Row(at.t, at.alpha, at.sigma, weights, base, None, n)
     return rows
 
 

@@ -19,12 +19,12 @@ import numpy as np
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
-from sdekit.plan import DATA, NOISE, Row, commit
+from sdekit.plan import DATA, NOISE, Combination, Row, outputs_of
 from sdekit.reverse import stochasticity_at
 from sdekit.sde import Stochasticity
 from sdekit.solvers.base import Order, register
 from sdekit.solvers.ddim import SnrClocked
-from sdekit.solvers.exponential import limit_row, touches_end
+from sdekit.solvers.exponential import limit_row, regular_steps
 from sdekit.solvers.grid_steps import GridSteps
 from sdekit.solvers.options import check_choice
 from sdekit.times import check_count
@@ -35,22 +35,15 @@ _HIGHEST = 8
 
 
 class _Step(NamedTuple):
-    """A step as predicted, and the weights of its corrector."""
+    """A step as predicted, and the weights of its corrector; newest first."""
 
     scale: float
     std: float
-    predictor: dict[int, float]
-    """Row -> weight."""
     rows: list[int]
-    """Of the corrector's predictions but the one at t."""
-    correcting: list[float]
-
-    def change(self, new: int) -> dict[int, float]:
-        """What the corrector adds to the predicted state, as row -> weight, with the prediction at t of row `new`."""
-        change = dict(zip((*self.rows, new), self.correcting, strict=True))
-        for row, w in self.predictor.items():
-            change[row] = change.get(row, 0.0) - w
-        return change
+    """That made the predictions at its start and before."""
+    predicting: list[float]
+    change: list[float]
+    """What the corrector adds to the predicted state; its first prediction is that at the step's end."""
 
 
 @register("sa_solver", aliases=("SA-Solver", "sa"))
@@ -122,20 +115,26 @@ class SASolver(SnrClocked):
         open_step: _Step | None = None  # predicted, not yet corrected
         for n, (s, t) in enumerate(itertools.pairwise(levels)):
             i = len(rows)
-            if touches_end(s, t):
+            if n not in steps:
                 row = limit_row(n, s, t, self.prediction, stochasticity)
                 rows.append(row if open_step is None else self._corrected_first(row, open_step, i))
                 open_step = None
                 continue
-            calls = [i, *calls[: _HIGHEST - 1]]
-            scale, std, b, c = steps[n]
-            step = _Step(scale, std, dict(zip(calls, b, strict=False)), calls[: len(c) - 1], c)
-            change = {} if open_step is None else open_step.change(i)
-            rows.append(_row(n, s, self._weights, i, step, change))
+            calls = [i, *calls[:_HIGHEST]]
+            step = _Step(*steps[n][:2], calls, *steps[n][2:])
+            ages = [i - j for j in calls]
+            weights = step.predicting
+            if open_step is not None:
+                # Both have the newest of one history.
+                corrected = [step.scale * w for w in open_step.change]
+                weights = [a + b for a, b in itertools.zip_longest(corrected, weights, fillvalue=0.0)]
+            noises = ((0, step.std),) if step.std != 0.0 else ()
+            base = Combination(step.scale, outputs_of(ages, weights), noises)
+            rows.append(Row(s.t, s.alpha, s.sigma, self._weights, base, None, n))
             open_step = step if self.corrector_order else None
             if open_step is not None and self.mode == "pece":
-                again = {i + 1 - j: w for j, w in step.change(i + 1).items()}
-                rows.append(commit(n, t, self._weights, 1.0, again))
+                again = Combination(1.0, outputs_of([0, *[age + 1 for age in ages]], step.change))
+                rows.append(Row(t.t, t.alpha, t.sigma, self._weights, again, None, n))
                 open_step = None
         return rows
 
@@ -146,8 +145,8 @@ class SASolver(SnrClocked):
     def _steps(
         self, process: AffineSDE, levels: list[Level], tau: Stochasticity
     ) -> dict[int, tuple[float, float, list[float], list[float]]]:
-        """Scale, std and the weights of predictor and corrector, newest first, of each step that touches no end."""
-        which = [n for n, (s, t) in enumerate(itertools.pairwise(levels)) if not touches_end(s, t)]
+        """Scale, std and weights, as in `_Step`, of each step that touches no end."""
+        which = regular_steps(levels)
         if not which:
             return {}
         most = max(self.predictor_order, self.corrector_order)
@@ -165,24 +164,21 @@ class SASolver(SnrClocked):
         special = few_steps if self.second == "few_steps" else None
         known = [n + 1 - which[0] for n in which]
         predictors = steps.weights([min(k, self.predictor_order) for k in known], special)
-        correctors: list[list[float]] = [[]] * len(which)
+        changes: list[list[float]] = [[]] * len(which)
         if self.corrector_order:
             correctors = steps.weights([min(k, self.corrector_order - 1) for k in known], special, ahead=True)
-        return dict(zip(which, zip(*steps.linear(), predictors, correctors, strict=True), strict=True))
+            changes = [
+                [new, *[c - b for c, b in itertools.zip_longest(old, predicting, fillvalue=0.0)]]
+                for (*old, new), predicting in zip(correctors, predictors, strict=True)
+            ]
+        return dict(zip(which, zip(*steps.linear(), predictors, changes, strict=True), strict=True))
 
     def _corrected_first(self, row: Row, before: _Step, i: int) -> Row:
         """A step of order 1 that touches sigma = 0 or alpha = 0, and before it the correction if its output can."""
         if row.base is None or row.base.base == 0 or row.weights != self._weights:
             return row
-        outputs = {i - j: float(row.base.base) * w for j, w in before.change(i).items()}  # type: ignore[arg-type]
+        made, scale = [i, *before.rows], float(row.base.base)  # type: ignore[arg-type]
+        outputs = {i - j: scale * w for j, w in zip(made, before.change, strict=False)}
         for age, w in row.base.outputs:
             outputs[age] = outputs.get(age, 0.0) + float(w)  # type: ignore[arg-type]
         return replace(row, base=replace(row.base, outputs=tuple(sorted(outputs.items()))))
-
-
-def _row(n: int, s: Level, weights: tuple[float, float], i: int, step: _Step, change: dict[int, float]) -> Row:
-    """Row i, called at s: adds `change` to the state, then takes the step as predicted."""
-    outputs = {i - j: step.scale * w for j, w in change.items()}
-    for j, w in step.predictor.items():
-        outputs[i - j] = outputs.get(i - j, 0.0) + w
-    return commit(n, s, weights, step.scale, outputs, {0: step.std})

@@ -25,11 +25,11 @@ import numpy as np
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
-from sdekit.plan import DATA, NOISE, Combination, Row, commit
+from sdekit.plan import DATA, NOISE, Combination, Row, commit, outputs_of
 from sdekit.sde import Stochasticity
 from sdekit.solvers.adams import START_ORDER, single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
-from sdekit.solvers.exponential import krogstad_rows, limit_row, touches_end
+from sdekit.solvers.exponential import krogstad_rows, limit_row, regular_steps, touches_end
 from sdekit.solvers.grid_steps import GridSteps
 from sdekit.solvers.options import check_choice, check_final_order, check_flag
 from sdekit.times import check_count
@@ -37,40 +37,16 @@ from sdekit.times import check_count
 __all__ = ["UniPC"]
 
 
-class _Map(NamedTuple):
-    """x -> scale x + sum_j outputs[j] E_j, with j the row that made E_j."""
-
-    scale: float
-    outputs: dict[int, float]
-
-    def after(self, first: _Map) -> _Map:
-        """This map on what `first` gives."""
-        outputs = {j: self.scale * b for j, b in first.outputs.items()}
-        for j, b in self.outputs.items():
-            outputs[j] = outputs.get(j, 0.0) + b
-        return _Map(self.scale * first.scale, outputs)
-
-    def at(self, row: int) -> Combination:
-        """The same as a combination of a row."""
-        outputs = sorted(self.outputs.items(), reverse=True)
-        return Combination(self.scale, tuple([(row - j, b) for j, b in outputs if b != 0.0]))
-
-
 class _Step(NamedTuple):
-    """One regular step: the rows whose predictions it interpolates, and their weights; last that of the one at t."""
+    """One regular step: scale x + weights of predictions, newest first."""
 
     scale: float
     rows: list[int]
+    """That made the predictions at its start and before."""
     predicting: list[float]
+    """UniP."""
     correcting: list[float]
-
-    def predictor(self) -> _Map:
-        """UniP."""
-        return _Map(self.scale, dict(zip(self.rows, self.predicting, strict=True)))
-
-    def corrector(self, new: int) -> _Map:
-        """UniC, with the prediction at t that row `new` makes."""
-        return _Map(self.scale, dict(zip((*self.rows, new), self.correcting, strict=True)))
+    """UniC; its first prediction is that at the step's end."""
 
 
 def _released(nodes: list[Any], total: Any, moments: Sequence[Any]) -> list[Any]:
@@ -172,22 +148,22 @@ class UniPC(PlanSolver):
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         levels = process.levels(times, rates=False)
-        last = len(levels) - 2
+        last, regular = len(levels) - 2, set(regular_steps(levels))
         steps = self._steps(process, levels)
         rows: list[Row] = []
         calls: list[int] = []  # the rows of the outputs at grid times, newest first
         open_step: _Step | None = None  # predicted, not yet corrected
         for n, (s, t) in enumerate(itertools.pairwise(levels)):
-            if touches_end(s, t):
+            if n not in regular:
                 rows.append(self._limit(n, s, t, len(rows), open_step))
                 open_step = None
                 continue
-            calls = [len(rows), *calls[: self.order - 1]]
+            calls = [len(rows), *calls[: self.order]]
             if n not in steps:
                 rows += krogstad_rows(process, n, s, t, self.prediction)
                 continue
             scale, predicting, correcting = steps[n]
-            step = _Step(scale, calls[: len(predicting)], predicting, correcting)
+            step = _Step(scale, calls, predicting, correcting)
             again = self.corrector == "pece" or (self.correct_last and n == last)
             rows += self._step_rows(n, s, t, len(rows), step, open_step, again)
             open_step = step if self.corrector == "pec" else None
@@ -198,9 +174,9 @@ class UniPC(PlanSolver):
         return DATA if self.prediction == "data" else NOISE
 
     def _steps(self, process: AffineSDE, levels: list[Level]) -> dict[int, tuple[float, list[float], list[float]]]:
-        """Scale, predictor and corrector of each step that is neither the single-step method's nor at an end."""
+        """Scale, and as in `_Step`, of each step that is neither the single-step method's nor at an end."""
         last, first = len(levels) - 2, int(touches_end(*levels[:2]))
-        which = [n for n in range(max(first, self._starts), last + 1) if not touches_end(*levels[n : n + 2])]
+        which = [n for n in regular_steps(levels) if n >= max(first, self._starts)]
         if not which:
             return {}
         counts = []
@@ -225,32 +201,42 @@ class UniPC(PlanSolver):
             return _released(nodes, total, moments) if released else special(part, nodes, total, moments)
 
         predictors = steps.weights(counts, special)
-        correctors = [[]] * len(which) if self.corrector == "none" else steps.weights(counts, correcting, ahead=True)
+        correctors = [[]] * len(which)
+        if self.corrector != "none":
+            correctors = [[new, *old] for *old, new in steps.weights(counts, correcting, ahead=True)]
         return dict(zip(which, zip(steps.linear()[0], predictors, correctors, strict=True), strict=True))
 
     def _step_rows(
         self, n: int, s: Level, t: Level, i: int, step: _Step, before: _Step | None, again: bool
     ) -> list[Row]:
         """Row i, called at s: corrects the step before and predicts this one; another one corrects it, where asked."""
-        forward, w = step.predictor(), self._weights
-        if self.corrector == "none":
-            return [Row(s.t, s.alpha, s.sigma, w, forward.at(i), None, n)]
-        if before is not None:
-            corrected = before.corrector(i)
-            first = Row(s.t, s.alpha, s.sigma, w, corrected.at(i), forward.after(corrected).at(i), n)
+        w, ages = self._weights, [i - j for j in step.rows]
+        scale, predicting = step.scale, step.predicting
+        if before is None:
+            first = Combination(scale, outputs_of(ages, predicting))
+            base, point = (first, None) if self.corrector == "none" else (None, first)
         else:
-            first = Row(s.t, s.alpha, s.sigma, w, None, forward.at(i), n)
+            # Both have the newest of one history.
+            whole = [scale * b for b in before.correcting]
+            whole = [a + b for a, b in itertools.zip_longest(whole, predicting, fillvalue=0.0)]
+            base = Combination(before.scale, outputs_of(ages, before.correcting))
+            point = Combination(scale * before.scale, outputs_of(ages, whole))
+        first = Row(s.t, s.alpha, s.sigma, w, base, point, n)
         if not again:
             return [first]
-        return [first, Row(t.t, t.alpha, t.sigma, w, step.corrector(i + 1).at(i + 1), None, n)]
+        corrected = Combination(scale, outputs_of([0, *[age + 1 for age in ages]], step.correcting))
+        return [first, Row(t.t, t.alpha, t.sigma, w, corrected, None, n)]
 
     def _limit(self, n: int, s: Level, t: Level, i: int, before: _Step | None) -> Row:
         """A step of order 1 that touches sigma = 0 or alpha = 0; it corrects the step before if its output can."""
         row = limit_row(n, s, t, self.prediction, 0.0)
         if before is None or row.base is None:
             return row
-        can = row.weights == self._weights
-        arrived = before.corrector(i) if can else before.predictor()
-        last = _Map(float(row.base.base), {i - age: float(b) for age, b in row.base.outputs})  # type: ignore[arg-type]
-        whole = last.after(arrived)
-        return commit(n, s, row.weights, whole.scale, {i - j: b for j, b in whole.outputs.items()})
+        weights, made = before.predicting, before.rows
+        if row.weights == self._weights:
+            weights, made = before.correcting, [i, *made]
+        scale = float(row.base.base)  # type: ignore[arg-type]
+        outputs = {i - j: scale * b for j, b in zip(made, weights, strict=False)}
+        for age, b in row.base.outputs:
+            outputs[age] = outputs.get(age, 0.0) + float(b)  # type: ignore[arg-type]
+        return commit(n, s, row.weights, scale * before.scale, outputs)

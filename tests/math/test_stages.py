@@ -34,9 +34,10 @@ def filled(x: torch.Tensor, library: ctypes.CDLL | None) -> Sums:
 def results(x: torch.Tensor, library: ctypes.CDLL | None) -> list[torch.Tensor]:
     sums, y = filled(x, library), draw(*x.shape, dtype=x.dtype, seed=1)
     gains, ratios = draw(2, len(x), seed=2).unbind()
-    found = [sums.stage(i, x, gains, r) for i in (0, 1, COUNT - 1) for r in (None, ratios)]
+    found = [sums.stage(i, x, gains, r, 1) for i in (0, 1, COUNT - 1) for r in (None, torch.stack((gains, ratios)))]
     found += [torch.from_numpy(sums.error(i, x, y, floor)) for i in (0, 1) for floor in (None, 0.3)]
-    return [*found, combined(x, gains, y, ratios, library)]
+    given = torch.zeros_like(x)
+    return [*found, combined(x, gains, y, ratios, library), combined(x, gains, y, ratios, library, given)]
 
 
 def column(numbers: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -60,8 +61,8 @@ def test_numpy_makes_the_sums_one_after_the_other(shape, dtype):
 
     for i in (0, 1, COUNT - 1):
         expected = total(draw(i + 1, seed=i + 1).numpy()) * column(gains, x) + x
-        assert torch.equal(sums.stage(i, x, gains, None), expected)
-        assert torch.equal(sums.stage(i, x, gains, ratios), expected * column(ratios, x))
+        assert torch.equal(sums.stage(i, x, gains, None, 0), expected)
+        assert torch.equal(sums.stage(i, x, gains, torch.stack((gains, ratios)), 1), expected * column(ratios, x))
     e = total(draw(2, COUNT, seed=99).numpy()[1])
     assert torch.equal(torch.from_numpy(sums.error(1, x, y, None)), e)
     assert torch.equal(torch.from_numpy(sums.error(1, x, y, 0.3)), e / (torch.maximum(x.abs(), y.abs()) + 0.3))
@@ -90,7 +91,7 @@ def test_what_is_not_a_number_stays_so(value):
         sums.slopes[2][1, 0] = value
         spoilt = ~np.isfinite(sums.error(0, x, x, 0.1))
         assert spoilt[1, 0] and spoilt.sum() == 1
-        assert (~sums.stage(3, x, draw(5), None).isfinite()).nonzero().tolist() == [[1, 0]]
+        assert (~sums.stage(3, x, draw(5), None, 0).isfinite()).nonzero().tolist() == [[1, 0]]
 
 
 @pytest.mark.parametrize("native", [pytest.param(True, marks=compiled), False])
@@ -101,7 +102,7 @@ def test_fewer_samples_use_the_same_room(native):
     sums.shrink(fewer)
     for i, slope in enumerate(sums.slopes):
         slope.copy_(draw(4, 3, seed=200 + i))
-    assert torch.equal(sums.stage(5, fewer, draw(4), None), filled(fewer, library).stage(5, fewer, draw(4), None))
+    assert torch.equal(sums.stage(5, fewer, draw(4), None, 0), filled(fewer, library).stage(5, fewer, draw(4), None, 0))
 
 
 def test_other_dtypes_have_no_kernel():
