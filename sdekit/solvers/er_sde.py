@@ -21,12 +21,12 @@ import numpy as np
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
-from sdekit.math.interpolation import moment_weights
 from sdekit.math.quadrature import gauss_legendre
-from sdekit.plan import DATA, Row, commit
+from sdekit.plan import DATA, Combination, Row, commit, outputs_of
 from sdekit.sde import Stochasticity
 from sdekit.solvers.base import Order, PlanSolver, register
-from sdekit.solvers.exponential import limit_row, touches_end
+from sdekit.solvers.exponential import limit_row, regular_steps
+from sdekit.solvers.grid_steps import history_weights
 from sdekit.solvers.options import check_choice, check_flag
 from sdekit.solvers.splitting import refuse_upwards
 from sdekit.times import check_count
@@ -158,39 +158,39 @@ class ERSDE(PlanSolver):
         rows: list[Row] = []
         history: list[tuple[int, float]] = []  # (row, rho) of the outputs, newest first
         levels = process.levels(times, rates=False)
-        moments = {} if self.as_released else self._moments(levels)
+        rhos, which = [at.rho for at in levels], regular_steps(levels)
+        gain = NOISE_SCALES[self.noise_scale].log_gain
+        gains = {k: gain(rhos[k]) for k in sorted({k for n in which for k in (n, n + 1)})}
+        exact = {} if self.as_released else self._exact(levels, rhos, gains, which)
         for n, (s, t) in enumerate(itertools.pairwise(levels)):
-            if touches_end(s, t):
+            if n not in gains or n + 1 not in gains:
                 rows.append(self._limit(n, s, t))
                 continue
             i = len(rows)
-            rho = s.rho
-            history = [(i, rho), *history[: self.order - 1]]
-            log_kept = self._log_kept(rho, t.rho)
+            history = [(i, rhos[n]), *history[: self.order - 1]]
+            log_kept = self._falling(gains[n + 1] - gains[n], rhos[n], rhos[n + 1])
             ratio = math.exp(log_kept - (t.half_log_snr - s.half_log_snr))  # phi_t / phi_s
-            nodes = [rho for _, rho in history]
-            weights = (
-                self._released(s, t, ratio, nodes)
-                if self.as_released
-                else self._exact(s, t, ratio, nodes, moments.get(n, []))
-            )
-            outputs = {i - row: t.alpha * w for (row, _), w in zip(history, weights, strict=True)}
+            if self.as_released:
+                weights = self._released(s, t, ratio, [rho for _, rho in history])
+            else:
+                weights = exact[n] if len(history) > 1 else [1 - ratio]
+            outputs = outputs_of([i - row for row, _ in history], [t.alpha * w for w in weights])
             std = t.sigma * math.sqrt(-math.expm1(2 * log_kept))
-            rows.append(commit(n, s, DATA, t.alpha / s.alpha * ratio, outputs, {0: std}))
+            base = Combination(t.alpha / s.alpha * ratio, outputs, ((0, std),) if std != 0.0 else ())
+            rows.append(Row(s.t, s.alpha, s.sigma, DATA, base, None, n))
         return rows
 
     def _limit(self, n: int, s: Level, t: Level) -> Row:
         """A step that touches sigma = 0 or alpha = 0: order 1."""
         if s.alpha > 0 or t.sigma == 0:
             return limit_row(n, s, t, "data", 0.0)
-        log_kept = self._log_kept(math.inf, t.rho)
+        scale = NOISE_SCALES[self.noise_scale]
+        log_kept = self._falling(scale.log_gain(t.rho) - scale.top, math.inf, t.rho)
         std = t.sigma * math.sqrt(-math.expm1(2 * log_kept))
         return commit(n, s, DATA, t.sigma / s.sigma * math.exp(log_kept), {0: t.alpha}, {0: std})
 
-    def _log_kept(self, high: float, low: float) -> float:
-        """log(G(low) / G(high)), at most 0."""
-        scale = NOISE_SCALES[self.noise_scale]
-        found = scale.log_gain(low) - (scale.log_gain(high) if high < math.inf else scale.top)
+    def _falling(self, found: float, high: float, low: float) -> float:
+        """log(G(low) / G(high)), if it is at most 0."""
         if found > 0:
             raise OptionError(
                 "noise_scale",
@@ -200,33 +200,20 @@ class ERSDE(PlanSolver):
             )
         return found
 
-    def _exact(self, s: Level, t: Level, ratio: float, nodes: list[float], moments: list[float]) -> list[float]:
-        """The weights of the predictions at these rho."""
-        if len(nodes) == 1:
-            return [1 - ratio]
-        start, end = s.rho, t.rho
-        return moment_weights([(rho - start) / (end - start) for rho in nodes], moments)
-
-    def _moments(self, levels: list[Level]) -> dict[int, list[float]]:
-        """For each step that does not touch an end, the integral of (rho - rho_s)^k / (rho_t - rho_s)^k with the weight
-        of the prediction, k < order: of all steps at once."""
-        steps = [(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(levels)) if not touches_end(s, t)]
-        if not steps or self.order == 1:
+    def _exact(
+        self, levels: list[Level], rhos: list[float], gains: dict[int, float], which: list[int]
+    ) -> dict[int, list[float]]:
+        """The weights of the predictions of these steps, from the integrals of (rho - rho_s)^k / (rho_t - rho_s)^k with
+        the weight of the prediction, k < order: of all steps at once."""
+        if not which or self.order == 1:
             return {}
         phi = NOISE_SCALES[self.noise_scale]
-        lengths = [t.half_log_snr - s.half_log_snr for _, s, t in steps]
+        lengths = [levels[n + 1].half_log_snr - levels[n].half_log_snr for n in which]
         rules = [_rule(max(1, math.ceil(abs(h) / _PANEL))) for h in lengths]
         counts = [len(points) for points, _ in rules]
         u, w = (np.concatenate([rule[i] for rule in rules]) for i in (0, 1))
-        h, start, end, last = (
-            np.repeat(np.array(v), counts)
-            for v in (
-                lengths,
-                [s.rho for _, s, _ in steps],
-                [t.rho for *_, t in steps],
-                [phi.log_gain(t.rho) for *_, t in steps],
-            )
-        )
+        ends = ([values[n + k] for n in which] for values, k in ((rhos, 0), (rhos, 1), (gains, 1)))
+        h, start, end, last = (np.repeat(np.array(v), counts) for v in (lengths, *ends))
         rest = (1 - u) * h  # lambda_t - lambda
         rho = end * np.exp(rest)
         gain, slope = phi.arrays(rho)
@@ -236,7 +223,7 @@ class ERSDE(PlanSolver):
         for _ in range(self.order):
             found.append(np.add.reduceat(moment, first))
             moment = moment * place
-        return {n: row for (n, *_), row in zip(steps, np.stack(found, 1).tolist(), strict=True)}
+        return history_weights(rhos, which, found, self.order)
 
     def _released(self, s: Level, t: Level, ratio: float, nodes: list[float]) -> list[float]:
         """As released: amounts of the prediction, of its one-sided difference, and of the difference of two of those.

@@ -19,7 +19,7 @@ from sdekit.plan import DATA, NOISE, Combination, Row, outputs_of
 from sdekit.sde import Stochasticity
 from sdekit.solvers.exponential import ExponentialStep, exponential_step, krogstad_rows, limit_row, regular_steps
 
-__all__ = ["GridSteps", "InLambda", "Interpolation", "multistep_rows"]
+__all__ = ["GridSteps", "InLambda", "Interpolation", "history_weights", "multistep_rows"]
 
 Special = Callable[[slice | int, list[Any], Any, Sequence[Any]], Sequence[Any] | None]
 """Of a part of the steps, their nodes, totals and moments the weights, where they are not the polynomial's; or None."""
@@ -33,7 +33,7 @@ class Interpolation(Protocol):
         ...
 
     def place(self, s: Level, t: Level, at: Level) -> Any:
-        """Where a level is in a step: 0 at s, 1 at t."""
+        """Where levels (..., n) are in n steps: 0 at s, 1 at t."""
         ...
 
     def moments(self, s: Level, t: Level, exact: ExponentialStep, count: int) -> Sequence[Any]:
@@ -80,8 +80,8 @@ class GridSteps:
         clock = interpolation or InLambda()
         self.s, self.t = self._levels(self.which), self._levels(self.which + 1)
         self.exact = exponential_step(process, self.s, self.t, prediction, tau)
-        before = [self._levels(np.maximum(self.which - j, 0)) for j in range(most)]
-        self.places = [clock.place(self.s, self.t, at) for at in before]
+        before = self._levels(np.maximum(self.which - np.arange(most)[:, None], 0))
+        self.places = list(clock.place(self.s, self.t, before))
         self.moments = clock.moments(self.s, self.t, self.exact, most) if most > 1 else [self.exact.total]
 
     def _levels(self, which: np.ndarray) -> Any:
@@ -112,6 +112,26 @@ class GridSteps:
                 b = [total] if len(used) == 1 else moment_weights(used, integrals)
             found += np.stack(b, -1).reshape(length, -1).tolist()
         return found
+
+
+def history_weights(
+    clock: Sequence[float], which: Sequence[int], moments: Sequence[np.ndarray], order: int
+) -> dict[int, list[float]]:
+    """For each of these steps the weights of its latest outputs, newest first, of which there are up to `order`.
+
+    Args:
+        clock: at each level, that in which they are interpolated.
+        which: steps that follow each other; the first has one output.
+        moments: int W(lambda) place^k dlambda of each step, k < order, with place 0 at its start and 1 at its end.
+    """
+    at, steps = np.array(clock), np.array(which, dtype=np.int64)
+    start, whole = at[steps], at[steps + 1] - at[steps]
+    found: list[list[float]] = []
+    for count in range(1, min(order, len(which)) + 1):
+        part = slice(count - 1, len(which) if count == order else count)
+        nodes = [(at[steps[part] - j] - start[part]) / whole[part] for j in range(count)]
+        found += np.stack(moment_weights(nodes, [m[part] for m in moments[:count]]), -1).tolist()
+    return dict(zip(which, found, strict=True))
 
 
 def multistep_rows(

@@ -35,7 +35,6 @@ from torch import Tensor
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError, ShapeError
-from sdekit.math.interpolation import moment_weights
 from sdekit.model import Model
 from sdekit.plan import DATA, Combination, Row, combine
 from sdekit.plan.coefficients import Block, Coefficient, Direction
@@ -44,6 +43,7 @@ from sdekit.shapes import expand_time
 from sdekit.solvers.adams import single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.exponential import lambda_rule, limit_row
+from sdekit.solvers.grid_steps import history_weights
 from sdekit.solvers.options import check_choice
 from sdekit.times import check_count
 
@@ -106,7 +106,7 @@ class PreconditionedAdams(PlanSolver):
         gaussian = _Gaussian(self)
         starts = single_step_starts(self.order, self.starter, 0.0)
         places = [gaussian.output(-1, v) for v in levels]
-        moments = gaussian.moments(places, self.order)
+        weights = gaussian.integrals(places, self.order)
         rows: list[Row] = []
         history: list[_Output] = []
         noisiest: _Output | None = None
@@ -125,9 +125,7 @@ class PreconditionedAdams(PlanSolver):
             if n < starts:
                 rows += _runge_kutta(gaussian, process, n, s, t, noisiest, len(rows))
                 continue
-            h = t.half_log_snr - s.half_log_snr
-            b = moment_weights([(v.at.half_log_snr - s.half_log_snr) / h for v in history], moments[n])
-            base = gaussian.combination(now, places[n + 1], history, b, noisiest, now.row)
+            base = gaussian.combination(now, places[n + 1], history, weights[n], noisiest, now.row)
             rows.append(Row(s.t, s.alpha, s.sigma, gaussian.weights(now), base, None, n))
         return rows
 
@@ -174,9 +172,9 @@ class _Gaussian:
         """E = p D + q N, for m = 0."""
         return s.g * s.share, -s.g * (self.c / s.root) * (s.rho / s.root)
 
-    def moments(self, places: Sequence[_Output], count: int) -> dict[int, list[float]]:
-        """For each step that does not touch an end, with u from 0 to 1 in it, int (R_t / (g R)) u^k dlambda, k < count.
-        They are the moments of b_j with int (R_t / R) r dlambda = sum_j b_j E_j."""
+    def integrals(self, places: Sequence[_Output], order: int) -> dict[int, list[float]]:
+        """For each step that does not touch an end the b_j of int (R_t / R) r dlambda = sum_j b_j E_j: from their
+        moments int (R_t / (g R)) u^k dlambda, k < order, with u from 0 to 1 in the step."""
         steps = [(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(places)) if s.g == s.g and t.g == t.g]
         if not steps:
             return {}
@@ -190,10 +188,10 @@ class _Gaussian:
         # For "interpolating" R_t / (g R) = R_t rho / R^2.
         below = _root(self.c, rho) if not self.interpolating else (self.c + rho * rho) / rho
         quadrature, first, found = h * root * base / below, np.cumsum([0, *counts[:-1]]), []
-        for _ in range(count):
+        for _ in range(order):
             found.append(np.add.reduceat(quadrature, first))
             quadrature = quadrature * u
-        return {n: row for (n, *_), row in zip(steps, np.stack(found, 1).tolist(), strict=True)}
+        return history_weights([at.at.half_log_snr for at in places], [n for n, *_ in steps], found, order)
 
     def combination(
         self, s: _Output, t: _Output, outputs: Sequence[_Output], b: Sequence[float], noisiest: _Output, row: int
