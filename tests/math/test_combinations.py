@@ -94,6 +94,7 @@ def test_large_states_are_left_to_several_threads(monkeypatch):
 
 
 @compiled
+@pytest.mark.slow
 def test_a_wrong_build_is_refused(tmp_path, monkeypatch):
     source = (native._FOLDER / "combinations.c").read_text()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -83,6 +83,7 @@ def test_where_there_is_no_kernel_nothing_is_touched(monkeypatch):
 
 
 @compiled
+@pytest.mark.slow
 def test_a_wrong_build_is_refused(tmp_path, monkeypatch):
     source = (native._FOLDER / "softmax.c").read_text()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -110,6 +110,7 @@ def test_other_dtypes_have_no_kernel():
 
 
 @compiled
+@pytest.mark.slow
 def test_a_wrong_build_is_refused(tmp_path, monkeypatch):
     source = (native._FOLDER / "stages.c").read_text()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

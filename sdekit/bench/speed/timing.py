@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 __all__ = ["clocked", "medians", "ratios", "rounds_of", "times_of"]
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 def clocked(run: Callable[[], object], repeats: int = 1) -> float:
@@ -17,9 +20,9 @@ def clocked(run: Callable[[], object], repeats: int = 1) -> float:
     return (time.process_time() - start) / repeats
 
 
-def rounds_of(functions: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def rounds_of(functions: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, list[float]]:
     """Each function's answers over interleaved rounds, after one for warming up."""
-    answers: dict[str, list[float]] = {name: [] for name in functions}
+    answers: dict[Name, list[float]] = {name: [] for name in functions}
     for i in range(rounds + 1):
         for name, function in functions.items():
             value = function()
