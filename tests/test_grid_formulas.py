@@ -25,6 +25,7 @@ from sdekit import (
     SubVP,
     VPCosine,
     grids,
+    targets,
 )
 from sdekit.errors import InterfaceError, OptionError, UnknownNameError
 
@@ -283,6 +284,28 @@ def test_align_your_steps_is_its_table_and_interpolates_it() -> None:
     assert float(grids.align_your_steps(EDM(), 10, model="svd")[0]) == pytest.approx(700, rel=1e-14)
     with pytest.raises(OptionError, match=r"sigmas: got 700; expected sigma / alpha between 0\.01 and 50"):
         grids.align_your_steps(VE(), 10, model="svd")
+
+
+@pytest.mark.parametrize("model, second", [("sd15", 6.475), ("sdxl", 6.315)])
+def test_align_your_steps_ends_where_the_process_that_it_was_made_for_does(model: str, second: float) -> None:
+    stable = DiscreteVP(torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=F64) ** 2)
+    assert 14.6145 < float(stable.rho(stable.t_max)) < 14.615  # which three decimals round up to
+    for steps in (1, 10, 100_000):
+        times = grids.align_your_steps(stable, steps, model=model)
+        assert float(times[0]) == stable.t_max and bool((times.diff() < 0).all())
+        assert float(stable.rho(times[-1])) == pytest.approx(0.029, rel=1e-13)
+    # The levels between the ends are the published ones.
+    assert float(stable.rho(grids.align_your_steps(stable, 10, model=model)[1])) == pytest.approx(second, rel=1e-13)
+    x = sdekit.sample(targets.ring().under(stable), (4, 2), "dpmpp_2m", steps=10, grid="ays", seed=0)
+    assert bool(torch.isfinite(x).all())
+    # At the clean end too; not beyond the rounding, and not for sigmas that a user gives.
+    clean = VE(0.0294, 50.0)
+    assert float(grids.align_your_steps(clean, 10)[-1]) == clean.domain[0]
+    for wide in (VE(0.0296, 50.0), VE(0.01, 14.6144)):
+        with pytest.raises(OptionError, match=r"sigmas: got (0\.029|14\.615)"):
+            grids.align_your_steps(wide, 10)
+    with pytest.raises(OptionError, match=r"sigmas: got 14\.615"):
+        grids.from_sigmas(stable, 14.615)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdekit.affine import AffineSDE
 from sdekit.errors import OptionError, suggest
 from sdekit.grids.base import Span, named
 from sdekit.grids.convert import from_sigmas, training_count
@@ -24,6 +25,7 @@ _ALIGNED = {
     "sdxl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
     "svd": (700.00, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002),
 }
+_ROUNDING = 5e-4  # of these numbers of three decimals; Stable Diffusion ends at 14.6146
 
 
 @named("sgm_uniform", aliases=("SGM Uniform",), zero_for_end=True)
@@ -136,11 +138,21 @@ def beta_sigma(span: Span, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
     return span.at(-torch.log(last + (first - last) * _quantiles(span, alpha, beta)))
 
 
+def _published(process: AffineSDE, level: float) -> tuple[float, float]:
+    """The time of a published sigma / alpha, and that level; an end that it passes by its rounding stands for it."""
+    for t, outwards in zip(process.domain, (-1.0, 1.0), strict=True):
+        end = float(process.rho(t)) if math.isfinite(t) else math.inf
+        if 0 < outwards * (level - end) <= _ROUNDING:
+            return t, end
+    return float(from_sigmas(process, level)), level
+
+
 @named("align_your_steps", aliases=("ays", "Align Your Steps"))
 def align_your_steps(span: Span, model: str = "sd15") -> Tensor:
     """The eleven optimised noise levels of Align Your Steps, interpolated in half-log-SNR for other numbers of steps.
 
-    Ends that are given stretch the table; by default it is as published.
+    Ends that are given stretch the table; by default it is as published, but for an end that lies beyond the process's
+    by no more than the rounding of its three decimals: there the process's end is taken.
 
     Args:
         model: which table: "sd15", "sdxl" or "svd" (Stable Diffusion 1.5, XL, Video).
@@ -148,12 +160,15 @@ def align_your_steps(span: Span, model: str = "sd15") -> Tensor:
     if model not in _ALIGNED:
         fix = suggest(str(model), _ALIGNED)
         raise OptionError("model", got=repr(model), expected="the name of a table", fix=fix)
-    table = -np.log(_ALIGNED[model])
-    places = np.interp(np.linspace(0, 1, span.steps + 1), np.linspace(0, 1, len(table)), table)
+    levels = list(_ALIGNED[model])
     # The ends of the table, unless others are given: then they stretch it.
     if span.own_start:
-        span = replace(span, start=float(from_sigmas(span.process, _ALIGNED[model][0])))
+        start, levels[0] = _published(span.process, levels[0])
+        span = replace(span, start=start)
     if span.own_end:
-        span = replace(span, end=float(from_sigmas(span.process, _ALIGNED[model][-1])))
+        end, levels[-1] = _published(span.process, levels[-1])
+        span = replace(span, end=end)
+    table = -np.log(levels)
+    places = np.interp(np.linspace(0, 1, span.steps + 1), np.linspace(0, 1, len(table)), table)
     first, last = span.half_log_snr()
     return span.at(torch.from_numpy(first + (last - first) * (places - table[0]) / (table[-1] - table[0])))
