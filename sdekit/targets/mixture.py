@@ -200,10 +200,13 @@ _FIX_MEANS = "Pass one row per component; a mixture in one dimension has means o
 
 def as_array(argument: str, value: Any) -> Tensor:
     """Finite float64 numbers on the host or where a tensor lives; detached and copied."""
-    if value is None or (isinstance(value, Tensor) and value.is_complex()):  # NumPy would read None as NaN
-        raise _no_numbers(argument, value)
     try:
+        # NumPy would read None as NaN, and what is complex as the real parts alone.
+        if value is None or (value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value)):
+            raise _no_numbers(argument, value)
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value, np.float64))
+    except InterfaceError:
+        raise
     except (TypeError, ValueError) as error:
         raise _no_numbers(argument, value) from error
     tensor = tensor.detach().to(torch.float64, copy=True)
@@ -213,9 +216,9 @@ def as_array(argument: str, value: Any) -> Tensor:
 
 
 def _no_numbers(argument: str, value: Any) -> InterfaceError:
-    return InterfaceError(
-        argument, got=type(value).__name__, expected="an array of real numbers", fix="Pass a tensor or nested lists."
-    )
+    dtype = getattr(value, "dtype", None)
+    got = type(value).__name__ if dtype is None else f"{type(value).__name__} of dtype {dtype}"
+    return InterfaceError(argument, got=got, expected="an array of real numbers", fix="Pass a tensor or nested lists.")
 
 
 def _components(weights: Tensor, means: Tensor, covariances: Tensor | LowRank) -> Components:

@@ -136,6 +136,9 @@ def test_empirical_refuses_files(tmp_path: Path) -> None:
         targets.empirical(torch.ones(2, 2), key="x")
     with pytest.raises(InterfaceError, match="data"):
         targets.empirical(object())
+    np.save(tmp_path / "complex.npy", np.ones((2, 2)) + 1j)
+    with pytest.raises(InterfaceError, match="data: got ndarray of dtype complex128"):
+        targets.empirical(tmp_path / "complex.npy")
 
 
 def test_refusals() -> None:

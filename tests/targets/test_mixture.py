@@ -115,6 +115,11 @@ def test_weights_are_normalised_and_parameters_are_copies() -> None:
         ([1], [[0.0, 1.0]], [[[1.0, 2.0], [2.0, 1.0]]], OptionError, "variance"),
         ([1], [["a", "b"]], 1.0, InterfaceError, "means"),
         ([1], [[0.0, 1.0]], None, InterfaceError, "covariances"),
+        ([1], np.ones((1, 2)) + 1j, 1.0, InterfaceError, "means: got ndarray of dtype complex128"),
+        ([1], [[1.0, 1j]], 1.0, InterfaceError, "means"),
+        ([1], torch.ones(1, 2), np.eye(2)[None] + 1j, InterfaceError, "covariances"),
+        (np.ones(1, np.complex64), torch.ones(1, 2), 1.0, InterfaceError, "weights"),
+        ([1], torch.ones(1, 2, dtype=torch.complex64), 1.0, InterfaceError, "means"),
     ],
 )
 def test_refusals(weights: Any, means: Any, covariances: Any, error: type[Exception], text: str) -> None:
