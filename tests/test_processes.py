@@ -336,3 +336,29 @@ def test_bad_times_states_and_shapes_are_named() -> None:
         VPCosine().transition(0.5, 1.2)
     with pytest.raises(OptionError, match="t_min, t_max"):
         AffineSDE(schedule=p.schedule, t_min=0.5, t_max=0.2, domain=(0.0, 1.0), default_grid="uniform")
+
+
+BATCHED = {
+    "vp": sdekit.VP(),
+    "ve": sdekit.VE(),
+    "edm": sdekit.EDM(),
+    "rectified flow": sdekit.RectifiedFlow(),
+    "cosine": sdekit.VPCosine(),
+    "sub-vp": sdekit.SubVP(),
+    "ornstein-uhlenbeck": sdekit.OrnsteinUhlenbeck(),
+    "heat": sdekit.Heat(),
+    "discrete": sdekit.DiscreteVP(torch.linspace(1e-4, 0.02, 1000)),
+    "f and g": sdekit.AffineSDE(lambda t: -t, lambda t: torch.sqrt(0.1 + 2 * t), t_min=1e-3, t_max=3.0),
+}
+FUNCTIONS = ("alpha", "sigma", "log_alpha", "log_sigma", "half_log_snr", "drift_coefficient", "diffusion_coefficient")
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_a_time_does_not_know_of_the_others(name):
+    process = BATCHED[name]
+    t = process.t_min + (process.t_max - process.t_min) * torch.linspace(0.02, 0.98, 203, dtype=torch.float64)
+    for function, values in [(getattr(process, f), t) for f in FUNCTIONS] + [
+        (process.time_at, process.half_log_snr(t))
+    ]:
+        for size in (1, 7, 64):
+            assert torch.equal(torch.cat([function(v.clone()) for v in values.split(size)]), function(values)), function

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdekit.errors import OptionError
+from sdekit.math.elementwise import sigmoid, softplus
 from sdekit.schedules.base import Schedule
 from sdekit.shapes import finite_number
 
@@ -117,7 +118,7 @@ class RFSchedule(Schedule):
         return torch.log1p(-t) - torch.log(t)
 
     def time_at(self, half_log_snr: Tensor) -> Tensor:
-        return torch.sigmoid(-half_log_snr)
+        return sigmoid(-half_log_snr)
 
     def drift_coefficient(self, t: Tensor) -> Tensor:
         return -1 / (1 - t)
@@ -158,9 +159,9 @@ class OUSchedule(Schedule):
         return -self.theta * t - self.log_sigma(t)
 
     def time_at(self, half_log_snr: Tensor) -> Tensor:
-        # log1p(e^{-2 lambda} / v) as a logaddexp: nothing overflows for a very negative lambda.
+        # log1p(e^{-2 lambda} / v): nothing overflows for a very negative lambda.
         log_ratio = -2 * half_log_snr - math.log(self._stationary)
-        return torch.logaddexp(torch.zeros_like(log_ratio), log_ratio) / (2 * self.theta)
+        return softplus(log_ratio) / (2 * self.theta)
 
     def drift_coefficient(self, t: Tensor) -> Tensor:
         return torch.full_like(t, -self.theta)

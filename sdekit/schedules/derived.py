@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from sdekit.errors import InterfaceError, OptionError, ShapeError
+from sdekit.math.elementwise import powers, total
 from sdekit.schedules.base import Schedule
 from sdekit.schedules.panels import TERMS, Start, Tables, tabulate
 
@@ -111,7 +112,7 @@ class DerivedSchedule(Schedule):
         i = torch.bucketize(t.detach(), inner)
         left, right, log_alpha, half_log_snr = ends[i].unbind(-1)
         z = ((t - left) - (right - t)) / (right - left)
-        drift, noise = (series[i, :2] * _powers(z.clamp(min=-1)).unsqueeze(-2)).sum(-1).unbind(-1)
+        drift, noise = total(series[i, :2] * powers(z.clamp(min=-1), TERMS).unsqueeze(-2)).unbind(-1)
         log_alpha, half_log_snr = log_alpha + drift, half_log_snr - 0.5 * torch.log1p(noise)
         near = x < start.width
         if bool(near.any()):
@@ -138,23 +139,21 @@ class DerivedSchedule(Schedule):
         return found.start, found.inner.to(t.device), found.ends.to(t.device), found.series.to(t.device)
 
 
-def _powers(z: Tensor) -> Tensor:
-    return z.unsqueeze(-1) ** torch.arange(float(TERMS), dtype=z.dtype, device=z.device)
-
-
 def _solve(series: Tensor, goal: Tensor) -> Tensor:
     """z in [-1, 1] with log1p(q(z)) = goal, given q and q' (..., 2, 17): Newton, and bisection where it would leave."""
     low, high = -torch.ones_like(goal), torch.ones_like(goal)
-    whole = torch.log1p(series[..., 0, :].sum(-1))
+    whole = torch.log1p(total(series[..., 0, :]))
     z = (2 * goal / whole - 1).clamp(-1, 1)
+    found = torch.zeros_like(goal, dtype=torch.bool)  # and left alone while the others go on
     for _ in range(_NEWTON):
-        q, slope = (series * _powers(z).unsqueeze(-2)).sum(-1).unbind(-1)
+        q, slope = total(series * powers(z, TERMS).unsqueeze(-2)).unbind(-1)
         rest = torch.log1p(q) - goal
         low, high = torch.where(rest <= 0, z, low), torch.where(rest >= 0, z, high)
         step = rest * (1 + q) / slope
         done, new = step.abs() <= _LAST_STEP, z - step
-        z = torch.where(done | ((new >= low) & (new <= high)), new, 0.5 * (low + high)).clamp(-1, 1)
-        if bool(done.all()):  # planning is on the host: nothing waits
+        new = torch.where(done | ((new >= low) & (new <= high)), new, 0.5 * (low + high)).clamp(-1, 1)
+        z, found = torch.where(found, z, new), found | done
+        if bool(found.all()):  # planning is on the host: nothing waits
             break
     return z
 

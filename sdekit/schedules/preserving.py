@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sdekit.errors import OptionError
+from sdekit.math.elementwise import sigmoid, softplus
 from sdekit.schedules.base import Schedule
 from sdekit.shapes import finite_number
 
@@ -58,7 +59,7 @@ class _Preserving(_FromIntegral):
 
 def _integral_at(half_log_snr: Tensor) -> Tensor:
     """B of a variance-preserving schedule, log1p(e^{-2 lambda})."""
-    return torch.logaddexp(torch.zeros_like(half_log_snr), -2 * half_log_snr)
+    return softplus(-2 * half_log_snr)
 
 
 @dataclass(frozen=True)
@@ -187,9 +188,9 @@ class CosineSchedule(Schedule):
 
     def time_at(self, half_log_snr: Tensor) -> Tensor:
         angle, cosine = self._start
-        variance, alpha = torch.sigmoid(-2 * half_log_snr), torch.sqrt(torch.sigmoid(2 * half_log_snr))
+        variance, alpha = sigmoid(-2 * half_log_snr), torch.sqrt(sigmoid(2 * half_log_snr))
         sine = torch.sqrt(math.sin(angle) ** 2 + variance * cosine**2)
-        theta = torch.atan2(sine, alpha * cosine)
+        theta = torch.atan(sine / (alpha * cosine))
         # sin(theta - theta_0); 0 / 0 only for s = 0 at t = 0.
         small = torch.where(variance == 0, torch.zeros_like(variance), variance * cosine**2 / torch.sin(theta + angle))
         early = torch.asin(small.clamp(max=1)) / self._speed

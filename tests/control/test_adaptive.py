@@ -216,6 +216,22 @@ def test_a_sample_does_not_know_of_the_others(name, controller):
     assert s.x[4].isnan().all() and torch.equal(s.nfe[others], whole.nfe[others])
 
 
+@pytest.mark.parametrize("process", [sdekit.VP(), sdekit.VPCosine(), sdekit.RectifiedFlow()], ids=repr)
+@pytest.mark.parametrize("name", NAMES)
+def test_nor_does_one_on_the_flow_of_a_model(name, process):
+    """Its times come from the process, whose functions must not know of the batch either."""
+    model, x = (
+        sdekit.Model(lambda x, t: x / (1 + x * x), process, "noise"),
+        process.sample_prior((37, 2), seed=0, dtype=torch.float64),
+    )
+    options = {"rtol": 1e-6, "on_failure": "mask"}
+    whole = sdekit.solve(model, x, (0.999, 1e-3), name, **options)
+    assert whole.success
+    for size in (1, 7, 32):
+        parts = [sdekit.solve(model, part, (0.999, 1e-3), name, **options).x for part in x.split(size)]
+        assert torch.equal(torch.cat(parts), whole.x)
+
+
 def test_a_norm_over_the_batch_is_noticed(monkeypatch):
     """The mutant: one error for all samples, as in torchdiffeq."""
     x, options = mixed(), {"rtol": 1e-6, "atol": 1e-9}
