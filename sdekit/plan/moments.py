@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdekit.errors import OptionError, ShapeError
+from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.plan.coefficients import Block, Direction, check_fits
 from sdekit.plan.interpret import interpret_with
 from sdekit.plan.program import Plan
@@ -43,10 +43,12 @@ def gaussian_moments(plan: Plan, mean: Any, cov: Any, start_mean: Any = None, st
 
     Raises:
         ShapeError: for a covariance whose shape fits neither the mean's nor (d, d).
-        OptionError: for a covariance that is not symmetric positive semi-definite.
+        InterfaceError: for what is no array of real numbers.
+        OptionError: for numbers that are not finite, or a covariance that is not symmetric positive semi-definite.
     """
-    m, c = _array(mean), _array(cov)
-    starts = [None if v is None else _array(v) for v in (start_mean, start_cov)]
+    m, c = _array("mean", mean), _array("cov", cov)
+    given = (("start_mean", start_mean), ("start_cov", start_cov))
+    starts = [None if v is None else _array(name, v) for name, v in given]
     coefficients = [v for row in plan.rows for k in row.combinations() for v in k.coefficients()]
     shape = _sample_shape(m, c, starts[0])
     for v in coefficients:
@@ -160,8 +162,18 @@ def _root(matrix: Array) -> Array:
     return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
-def _array(value: Any) -> Array:
-    return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
+def _array(argument: str, value: Any) -> Array:
+    try:
+        array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        # As float64 None would be NaN, and what is complex its real part.
+        array = None if value is None or array.dtype.kind == "c" else array.astype(np.float64)
+    except (TypeError, ValueError):
+        array = None
+    if array is None:
+        raise InterfaceError(argument, got=repr(value), expected="an array of real numbers", fix="Pass a tensor.")
+    if not np.isfinite(array).all():
+        raise OptionError(argument, got="NaN or infinity", expected="finite numbers", fix="Check how it was made.")
+    return array
 
 
 def _is_diagonal(c: Array, shape: tuple[int, ...]) -> bool:

@@ -133,7 +133,9 @@ class Plan:
 
         Raises:
             ShapeError: for shapes that do not fit each other or the plan's coefficients.
-            OptionError: for a covariance that is not symmetric and positive semi-definite.
+            InterfaceError: for what is no array of real numbers.
+            OptionError: for numbers that are not finite, or a covariance that is not symmetric and positive
+                semi-definite.
         """
         from sdekit.plan.moments import gaussian_moments
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sdekit import EDM, VP, Plan, RectifiedFlow, solvers
-from sdekit.errors import OptionError, ShapeError
+from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.plan import DATA, Block, Direction, commit, interpret, interpret_all
 from sdekit.solvers import PlanSolver
 
@@ -240,6 +240,16 @@ def test_bad_laws_are_named() -> None:
     ):
         with pytest.raises(ShapeError):
             plan.gaussian_moments(mean, cov, **more)
+    usual = {"mean": [0.0, 0.0], "cov": 1.0}
+    for argument in ("mean", "cov", "start_mean", "start_cov"):
+        for value in ([math.nan, 0.0], math.inf):
+            with pytest.raises(OptionError, match=f"^{argument}: got NaN or infinity"):
+                plan.gaussian_moments(**{**usual, argument: value})
+        for value in (np.ones(2) + 1j, torch.ones(2) + 1j, "a", [None, object()]):
+            with pytest.raises(InterfaceError, match=f"^{argument}: .* real numbers"):
+                plan.gaussian_moments(**{**usual, argument: value})
+    with pytest.raises(OptionError, match="cov: got NaN or infinity"):
+        plan.gaussian_moments([0.0, 0.0], np.full((2, 2), math.nan))
 
 
 def test_the_interpreter_visits_the_grid_and_draws_each_noise_once() -> None:
