@@ -15,7 +15,15 @@ from sdekit.testing.adaptive_checks import ADAPTIVE_CHECKS
 from sdekit.testing.orders import ObservedOrder, as_solver, observed_order
 from sdekit.testing.plan_checks import PLAN_CHECKS
 from sdekit.testing.polynomial import polynomial_problems
-from sdekit.testing.problems import FAMILIES, OrderProblem, gaussian_problem, order_problems
+from sdekit.testing.problems import (
+    FAMILIES,
+    HIGH,
+    HIGH_STEPS,
+    OrderProblem,
+    gaussian_problem,
+    limited_by_start,
+    order_problems,
+)
 from sdekit.testing.sde_problems import sde_problems
 from sdekit.testing.stepper_checks import STEPPER_CHECKS
 from sdekit.testing.subject import Check, Trial, global_state
@@ -24,7 +32,6 @@ __all__ = ["Conformance", "check_solver"]
 
 _TOLERANCE = 0.15
 _HIGHEST_ON_STEPS = 4
-_HIGH, _HIGH_STEPS = 5, (32, 48, 64, 96)
 _HIGHEST, _HIGHEST_STEPS = 7, (8, 12, 16, 24)
 _STRONG_STEPS = (16, 32, 64)  # a second or two; with more the sampled paths cost more than they show
 
@@ -153,13 +160,13 @@ def _orders(
     standard = order_problems()
     flows = [standard[n] for n in ("vp", "edm", "rectified_flow")] if problems is None else list(problems)
     note = trial.solver.declared.note
-    if problems is None and note.startswith("limited by") and "first" in note:
+    if problems is None and limited_by_start(note):
         # On a long range the first steps' error may cancel part of the others' for many doublings.
         flows = [replace(problem, low=standard["start"].low, high=standard["start"].high) for problem in flows]
     order: Any = trial.solver.declared.deterministic or 0
-    if problems is None and steps is None and order >= _HIGH and getattr(trial.solver, "calls_per_step", 1) > 1:
+    if problems is None and steps is None and order >= HIGH and getattr(trial.solver, "calls_per_step", 1) > 1:
         flows, families = [standard["sharp"]], families[:1]
-        steps = _HIGH_STEPS if order < _HIGHEST else _HIGHEST_STEPS
+        steps = HIGH_STEPS if order < _HIGHEST else _HIGHEST_STEPS
     measured = []
     for i, problem in enumerate(flows):
         for family in families if i == 0 else families[:1]:

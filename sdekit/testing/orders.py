@@ -19,7 +19,7 @@ from sdekit.solvers.base import PlanSolver, Solver, Stepper
 from sdekit.testing.estimate import Estimate, estimate, least_squares
 from sdekit.testing.local_order import LOCAL_STEPS, local_orders
 from sdekit.testing.polynomial import PolynomialProblem, polynomial_problems
-from sdekit.testing.problems import SEEDED, OrderProblem, gaussian_problem, order_problems
+from sdekit.testing.problems import SEEDED, OrderProblem, gaussian_problem, order_problems, problem_for
 from sdekit.testing.sde_orders import SDE_STEPS, order_on, strong_on_sde, takes
 from sdekit.testing.sde_problems import SDEProblem
 from sdekit.testing.strong import strong_estimate, strong_run
@@ -110,9 +110,10 @@ def observed_order(
     Args:
         solver: a name, a solver object, or a class, which is made with its default options.
         kind: "deterministic", "weak" or "strong".
-        problem: default `order_problems()["vp"]`, or `gaussian_problem()` for "weak". To measure a stepper on any SDE,
-            one of `sde_problems()` or your own `SDEProblem`; for "weak" also one of `polynomial_problems()`, by default
-            that of the widest noise class that the stepper takes, where it makes no plans.
+        problem: default `gaussian_problem()` for "weak", else of `order_problems()` "vp", or for a deterministic order
+            that the first steps limit "start", and for one of 5 or 6 with several calls a step "sharp". To measure a
+            stepper on any SDE, one of `sde_problems()` or your own `SDEProblem`; for "weak" also one of
+            `polynomial_problems()`, by default that of the widest noise class that it takes, where it makes no plans.
         grid: a family, see `OrderProblem.grid`; default "half_log_snr", on an `SDEProblem` "uniform". Random ones are
             averaged over seeds.
         steps: three or more rising step counts; default 20 to 160, doubled up to 1280 while the slopes still change,
@@ -134,7 +135,10 @@ def observed_order(
         problem = _widest(method)
     if isinstance(problem, (SDEProblem, PolynomialProblem)):
         return _on_sde(method, kind, problem, grid, steps, route)
-    if problem is None:
+    if problem is None and kind == "deterministic":
+        problem, fitting = problem_for(method.declared, getattr(method, "calls_per_step", 1))
+        steps = fitting if steps is None else steps
+    elif problem is None:
         problem = gaussian_problem() if kind == "weak" else order_problems()["vp"]
     steps_only = _route(method, kind, route) == "step"
     declared = _declared(method, kind)

@@ -16,10 +16,21 @@ from sdekit.affine import AffineSDE
 from sdekit.errors import InterfaceError, OptionError, UnknownNameError, suggest
 from sdekit.processes import EDM, VE, VP, Heat, OrnsteinUhlenbeck, RectifiedFlow
 from sdekit.shapes import finite_number
+from sdekit.solvers.base import Order
 from sdekit.targets import ExactModel, GaussianMixture
 from sdekit.times import check_count
 
-__all__ = ["FAMILIES", "SEEDED", "OrderProblem", "gaussian_problem", "order_problems"]
+__all__ = [
+    "FAMILIES",
+    "HIGH",
+    "HIGH_STEPS",
+    "SEEDED",
+    "OrderProblem",
+    "gaussian_problem",
+    "limited_by_start",
+    "order_problems",
+    "problem_for",
+]
 
 FAMILIES = ("half_log_snr", "karras", "random", "uniform")
 """The families of grids on which a declared order holds. `OrderProblem.grid` knows "irregular" besides."""
@@ -153,6 +164,29 @@ _RANGES: dict[type[AffineSDE], tuple[float, float]] = {
     Heat: (-0.5, 0.5),
 }
 _RANGE = (-2.0, 2.0)
+
+
+HIGH, HIGH_STEPS = 5, (32, 48, 64, 96)
+"""Orders from this one on, of several calls a step, show on the problem "sharp", with so many steps up to order 6."""
+
+
+def problem_for(declared: Order, calls: int) -> tuple[OrderProblem, tuple[int, ...] | None]:
+    """The standard problem on which a declared deterministic order shows, and step counts; None are the usual ones.
+
+    Args:
+        calls: the calls of a step.
+    """
+    problems = order_problems()
+    if limited_by_start(declared.note):
+        return problems["start"], None
+    if declared.deterministic in (HIGH, HIGH + 1) and calls > 1:
+        return problems["sharp"], HIGH_STEPS
+    return problems["vp"], None
+
+
+def limited_by_start(note: str) -> bool:
+    """Whether the declaration says that the first steps limit the order."""
+    return note.startswith("limited by") and "first" in note
 
 
 def order_problems() -> dict[str, OrderProblem]:
