@@ -56,6 +56,10 @@ class AffineSDE(SDE):
     knows its marginals in closed form. Drift and diffusion follow from them and are final: other dynamics derive from
     `SDE`.
 
+    Its functions of time (alpha, sigma, half_log_snr and so on) take a number inside the domain, or a tensor of any
+    shape. Numbers outside are refused; tensors are not looked at, since that would wait for their device: outside the
+    domain the answers mean nothing and may be NaN.
+
     Args:
         f, g: functions of a float64 tensor of any shape that return a float64 tensor of its shape, or a number.
         schedule: log alpha, log sigma and their relatives instead; see `sdekit.schedules.Schedule`.
@@ -135,23 +139,23 @@ class AffineSDE(SDE):
 
     def log_alpha(self, t: float | Tensor) -> Tensor:
         """log alpha(t)."""
-        return self.schedule.log_alpha(as_float64(t))
+        return self.schedule.log_alpha(self._time(t))
 
     def log_sigma(self, t: float | Tensor) -> Tensor:
         """log sigma(t); -inf where sigma = 0."""
-        return self.schedule.log_sigma(as_float64(t))
+        return self.schedule.log_sigma(self._time(t))
 
     def alpha(self, t: float | Tensor) -> Tensor:
         """alpha(t), the factor of the data."""
-        return self.schedule.alpha(as_float64(t))
+        return self.schedule.alpha(self._time(t))
 
     def sigma(self, t: float | Tensor) -> Tensor:
         """sigma(t), the standard deviation of the noise."""
-        return self.schedule.sigma(as_float64(t))
+        return self.schedule.sigma(self._time(t))
 
     def half_log_snr(self, t: float | Tensor) -> Tensor:
         """lambda(t) = log(alpha / sigma), strictly decreasing."""
-        return self.schedule.half_log_snr(as_float64(t))
+        return self.schedule.half_log_snr(self._time(t))
 
     def rho(self, t: float | Tensor) -> Tensor:
         """rho(t) = sigma / alpha, the noise level of x / alpha."""
@@ -163,19 +167,19 @@ class AffineSDE(SDE):
 
     def drift_coefficient(self, t: float | Tensor) -> Tensor:
         """f(t)."""
-        return self.schedule.drift_coefficient(as_float64(t))
+        return self.schedule.drift_coefficient(self._time(t))
 
     def diffusion_coefficient(self, t: float | Tensor) -> Tensor:
         """g(t)."""
-        return self.schedule.diffusion_coefficient(as_float64(t))
+        return self.schedule.diffusion_coefficient(self._time(t))
 
     def alpha_rate(self, t: float | Tensor) -> Tensor:
         """d alpha / dt."""
-        return self.schedule.alpha_rate(as_float64(t))
+        return self.schedule.alpha_rate(self._time(t))
 
     def sigma_rate(self, t: float | Tensor) -> Tensor:
         """d sigma / dt."""
-        return self.schedule.sigma_rate(as_float64(t))
+        return self.schedule.sigma_rate(self._time(t))
 
     def levels(self, times: Sequence[float] | Tensor, *, rates: bool = True) -> list[Level]:
         """The process at several times at once, as host floats: what planning reads.
@@ -276,6 +280,14 @@ class AffineSDE(SDE):
             x = scale * x + std * z.reshape(x.shape)
             path.append(x.to(x0.dtype))
         return torch.stack(path)
+
+    def _time(self, t: float | Tensor) -> Tensor:
+        """A time as a float64 tensor; whatever is no tensor must lie in the domain."""
+        if isinstance(t, Tensor):
+            return as_float64(t)
+        if t.__class__ is float and self.domain[0] <= t <= self.domain[1]:
+            return torch.tensor(t, dtype=torch.float64)
+        return self._inside("t", as_float64(t))
 
     def _inside(self, argument: str, t: Tensor) -> Tensor:
         """Times must lie in the domain; reads the device once where t is a device tensor."""

@@ -87,8 +87,28 @@ def finite_number(argument: str, value: Any, *, positive: bool = False) -> float
 
 
 def as_float64(t: Any) -> Tensor:
-    """Times as a float64 tensor of the same shape and device; numbers become 0-d tensors on the host."""
-    return t.to(torch.float64) if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
+    """Times as a float64 tensor of the same shape and device; numbers become 0-d tensors on the host.
+
+    Raises InterfaceError for what is no real number and no array of them.
+    """
+    if isinstance(t, Tensor):
+        if t.dtype is torch.float64:
+            return t
+        if not t.is_complex():
+            return t.to(torch.float64)
+        raise _no_time(t.dtype)
+    try:
+        if getattr(getattr(t, "dtype", None), "kind", "") != "c":  # of which the real part alone would be taken
+            return torch.as_tensor(t, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise _no_time(t) from error
+    raise _no_time(t)
+
+
+def _no_time(got: Any) -> InterfaceError:
+    return InterfaceError(
+        "t", got=repr(got), expected="a real number, or an array of them", fix="Pass a float or a tensor."
+    )
 
 
 def expand_time(t: float | Tensor, x: Tensor) -> Tensor:
