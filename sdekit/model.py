@@ -13,7 +13,7 @@ from sdekit.affine import AffineSDE
 from sdekit.errors import InterfaceError, ModelOutputError, OptionError, suggest
 from sdekit.parameterisation import PREDICTIONS, EDMPreconditioning, Schedules, convert, weights
 from sdekit.sde import check_two_arguments
-from sdekit.shapes import check_dtype, compute_dtype, expand_time, time_like
+from sdekit.shapes import check_dtype, check_state, compute_dtype, expand_time, finite_number, time_like
 
 __all__ = ["Model", "ScoreModel", "Weights", "check_output"]
 
@@ -122,10 +122,15 @@ class Model:
             t, x: as for `network`.
 
         Raises:
-            OptionError: where the native prediction cannot give `want` (noise gives no data at alpha = 0).
+            InterfaceError, ShapeError: for an x that is no state, or a t that is no time.
+            OptionError: where the native prediction cannot give `want` (noise gives no data at alpha = 0), and, for a
+                prediction by name, for times outside the process, as far as they need not be read from a device.
         """
-        if isinstance(want, str) and want == self.native:
-            return self.network(t, x, **conditioning)
+        if isinstance(want, str):
+            check_state(x)
+            self._check_time(t, read=want != self.native)
+            if want == self.native:
+                return self.network(t, x, **conditioning)
         y, m = self._convert(want, self._schedules(t))
         if not (np.isfinite(y).all() and np.isfinite(m).all()):
             raise OptionError(
@@ -170,6 +175,18 @@ class Model:
     @property
     def _native_name(self) -> str:
         return f"predicts={self.native!r}" if isinstance(self.native, str) else f"precondition={self.native!r}"
+
+    def _check_time(self, t: float | Tensor, *, read: bool) -> None:
+        """Numbers must lie in the domain, and tensors in the host's memory as well, where their values are read."""
+        low, high = self.process.domain
+        if not isinstance(t, Tensor):
+            inside = finite_number("t", t) >= low and t <= high
+        else:
+            # Compared in the dtype of t, in which an end may be rounded outwards.
+            inside = not read or t.device.type != "cpu" or bool(((t >= low) & (t <= high)).all())
+        if not inside:
+            got = f"{t:g}" if not isinstance(t, Tensor) else f"times from {float(t.min()):g} to {float(t.max()):g}"
+            raise OptionError("t", got=got, expected=f"a time in [{low:g}, {high:g}]", fix="Choose one inside.")
 
     def _schedules(self, t: float | Tensor) -> Schedules:
         p = self.process

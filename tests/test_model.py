@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdekit import EDM, VP, Model, RectifiedFlow
+from sdekit import EDM, VP, AffineSDE, Model, RectifiedFlow
 from sdekit.errors import InterfaceError, ModelOutputError, OptionError, ShapeError
 from sdekit.model import ScoreModel, check_output
 from sdekit.parameterisation import EDMPreconditioning
@@ -217,3 +217,30 @@ def test_the_defaults_and_the_names() -> None:
     seen: list[Tensor] = []
     Model(lambda x, t: seen.append(t) or x, EDM(), precondition="edm").network(2.0, torch.ones(1, 2, dtype=F64))
     assert float(seen[0]) == pytest.approx(math.log(2.0) / 4, rel=1e-15)
+
+
+@pytest.mark.parametrize("predicts", ["noise", "data", "v"])
+def test_times_outside_the_process_are_refused_before_the_network_is_called(predicts: str) -> None:
+    calls: list[Tensor] = []
+    model, x = Model(lambda x, t: calls.append(t) or x, VP(), predicts), torch.ones(2, 2)
+    for ask in (model.data, model.noise, model.score, model.velocity, model.v):
+        for t in (5.0, -0.1, math.nan, math.inf):
+            with pytest.raises(OptionError, match=r"^t: got"):
+                ask(t, x)
+        if ask.__name__ != predicts:
+            for times in (torch.tensor(5.0), torch.tensor([0.5, 1.5]), torch.full((2, 1), math.nan)):
+                with pytest.raises(OptionError, match=r"^t: got"):
+                    ask(times, x)
+        for t, state in ((x, 0.5), ("a", x), (0.5, None), (0.5, torch.ones(2, dtype=torch.int64))):
+            with pytest.raises((InterfaceError, ShapeError)):
+                ask(t, state)  # type: ignore[arg-type]
+    assert not calls
+
+
+def test_an_end_of_the_domain_may_be_rounded_outwards_in_the_dtype_of_t() -> None:
+    process = AffineSDE(schedule=VP().schedule, t_min=0.1, t_max=0.7)
+    end = torch.tensor(0.1, dtype=torch.float32)
+    assert float(torch.tensor(0.7, dtype=torch.float16)) > 0.7
+    model = Model(lambda x, t: x, process)
+    for t in (end, torch.tensor([0.7, 0.1], dtype=torch.float16), 0.1, 0.7):
+        assert bool(torch.isfinite(model.data(t, torch.ones(2, 2))).all())
