@@ -59,6 +59,9 @@ def test_help_of_every_command(words: tuple[str, ...], capsys: pytest.CaptureFix
         assert f"Example: sdekit {' '.join(words)}" in text
 
 
+PREDICTS = {"dpmpp_2m": "data", "dpm_solver_2": "noise", "preconditioned_adams": "residual", "milstein": "drift"}
+
+
 @pytest.mark.parametrize("columns", ["80", "160"])
 def test_solvers_lists_the_registry(
     columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -72,6 +75,9 @@ def test_solvers_lists_the_registry(
         orders = (info.order.deterministic, info.order.weak, info.order.strong)
         shown = ["-" if v is None else f"{v:g}" for v in orders]
         assert rows[info.name][1:6] == [*shown, str(info.nfe_per_step), "yes" if info.stochastic else "no"]
+        if columns == "160":
+            rest = " ".join(rows[info.name][6:])
+            assert PREDICTS.get(info.name, "") in rest and info.family.split()[0][:4] in rest
 
 
 def test_solvers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +88,7 @@ def test_solvers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     for info in solvers.available():
         entry = by_name[info.name]
         assert entry["order"]["weak"] == info.order.weak
+        assert entry["family"] == info.family and PREDICTS.get(info.name) in (None, entry["prediction"])
         assert entry["aliases"] == list(info.aliases)
         assert set(entry["options"]) == set(info.options)
 

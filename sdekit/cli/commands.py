@@ -15,6 +15,7 @@ from rich.text import Text
 from sdekit import grids as all_grids
 from sdekit import solvers as all_solvers
 from sdekit.solvers import SolverInfo
+from sdekit.solvers.prediction import prediction_of
 from sdekit.version import __version__
 
 __all__ = ["app"]
@@ -317,17 +318,25 @@ def _solver_table(found: list[SolverInfo], *, wide: bool) -> Table:
     table.add_column("noise", no_wrap=True)
     table.add_column("needs", overflow="fold")
     if wide:
+        table.add_column("predicts", no_wrap=True)
+        table.add_column("family", overflow="fold")
         table.add_column("aliases", overflow="fold")
         table.add_column("reference", overflow="fold", style="dim")
     for info in found:
         orders = (_order(v) for v in (info.order.deterministic, info.order.weak, info.order.strong))
-        more = (Text(", ".join(info.aliases)), Text(info.reference)) if wide else ()
+        more = ()
+        if wide:
+            more = (_prediction(info), info.family, Text(", ".join(info.aliases)), Text(info.reference))
         noise = "yes" if info.stochastic else "no"
         table.add_row(info.name, *orders, str(info.nfe_per_step), noise, info.needs, *more)
     table.caption = (
         "flow, weak, strong: orders of convergence with default options; calls: model calls a step; "
         "noise: whether it draws some by default."
-        + ("" if wide else " Aliases and references: a wider terminal, or --json.")
+        + (
+            " predicts: what of the model's output it extrapolates."
+            if wide
+            else " Predictions, families, aliases and references: a wider terminal, or --json."
+        )
     )
     table.caption_justify = "left"
     return table
@@ -337,11 +346,16 @@ def _order(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
 
 
+def _prediction(info: SolverInfo) -> str:
+    return prediction_of(all_solvers.get(info.name))
+
+
 def _plain(info: SolverInfo) -> dict[str, Any]:
     return {
         "name": info.name,
         "aliases": list(info.aliases),
         "family": info.family,
+        "prediction": _prediction(info),
         "order": vars(info.order),
         "nfe_per_step": info.nfe_per_step,
         "stochastic": info.stochastic,

@@ -7,9 +7,9 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from sdekit import EDM, solvers
-from sdekit.plan import DATA, NOISE
-from sdekit.solvers import Order, PlanSolver, Solver, SolverInfo, Stepper
+from sdekit import solvers
+from sdekit.solvers import Order, Solver, SolverInfo
+from sdekit.solvers.prediction import prediction_of
 
 __all__ = ["solver_page"]
 
@@ -77,7 +77,7 @@ def _row(info: SolverInfo) -> Iterator[str]:
     yield f"`{info.name}`"
     yield from _orders(info.order)
     yield str(info.nfe_per_step) + (" (steps of its own)" if info.adaptive else "")
-    yield _output(solver)
+    yield prediction_of(solver)
     yield _released(info)
     yield _summary(solver).replace("|", "\\|")
 
@@ -107,16 +107,6 @@ def _details(info: SolverInfo) -> Iterator[str]:
     yield f"for {info.needs}"
     if info.reference:
         yield info.reference
-
-
-def _output(solver: Solver) -> str:
-    """What a method's plan extrapolates, read off one."""
-    if not isinstance(solver, PlanSolver):
-        return "drift"
-    rows = solver.plan(EDM(), [2.0 ** (1 - i) for i in range(9)], solver.implied_stochasticity).rows
-    kinds = {DATA: "data", NOISE: "noise"}
-    other = "drift" if isinstance(solver, Stepper) else "residual"
-    return " and ".join(sorted({kinds.get(row.weights, other) for row in rows}))
 
 
 def _summary(solver: Solver) -> str:
