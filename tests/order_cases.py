@@ -190,7 +190,7 @@ def _weak() -> list[OrderCase]:
     cases += [_case("edm_heun", "weak", churn=40.0)]
     cases += [_case("dpmpp_2m_sde", "weak"), _case("dpmpp_2m_sde", "weak", second="exact")]
     cases += [_case("dpmpp_2m_sde", "weak", eta=0.5)]
-    cases += [_case("dpmpp_3m_sde", "weak"), _case("dpmpp_3m_sde", "weak", as_released=True)]
+    cases += [_case("dpmpp_3m_sde", "weak", **o) for o in ({}, {"as_released": True}, {"as_released": "diffusers"})]
     cases += [_case("predictor_corrector", "weak", predictor=p) for p in ("ancestral", "ddim")]
     cases += [_case("predictor_corrector", "weak"), _case("annealed_langevin", "weak")]
     cases += [_case("predictor_corrector", "weak", corrections=2, corrector="euler")]
@@ -224,7 +224,11 @@ def _weak() -> list[OrderCase]:
 def _preconditioned() -> list[OrderCase]:
     name = "preconditioned_adams"
     cases = [_case(name), _case(name, order=1), _case(name, order=2, form="data")]
-    return [*cases, _case(name, order=4, starter="single_step")]
+    return [
+        *cases,
+        _case(name, order=4, starter="single_step"),
+        _case(name, order=3, starter="single_step", clock="rho"),
+    ]
 
 
 def _kicked() -> list[OrderCase]:

@@ -152,7 +152,8 @@ def multistep_rows(
     Args:
         order: the number of outputs that a step interpolates, as far as there are any.
         second: "half" replaces the weights of two nodes by total (1 + 1/(2r)), -total / (2r), r = h_last / h.
-        third: "released" halves the second divided difference that the weights of three nodes give.
+        third: "released" halves the second divided difference that the weights of three nodes give; "other_sign" takes
+            alpha_t times it away besides.
         final_order: a smaller order for the last step, or None.
         starts: how many first steps are taken by a single-step method of order 4 (deterministic only).
         interpolation: in what the outputs are interpolated; None is lambda.
@@ -177,7 +178,7 @@ def multistep_rows(
     if not which:
         return rows
     steps = GridSteps(process, levels, which, prediction, tau, max(counts), clock)
-    found = steps.weights(counts, _special(second, third))
+    found = steps.weights(counts, _special(second, third, steps.t))
     weights = DATA if prediction == "data" else NOISE
     for n, scale, std, b in zip(which, *steps.linear(), found, strict=True):
         i, at = calls[n], levels[n]
@@ -187,19 +188,20 @@ def multistep_rows(
     return rows
 
 
-def _special(second: str, third: str) -> Special:
-    """See `multistep_rows`."""
+def _special(second: str, third: str, t: Any) -> Special:
+    """See `multistep_rows`; t are the levels that the steps lead to."""
 
-    def weights(_: slice | int, nodes: list[Any], total: Any, moments: Sequence[Any]) -> list[Any] | None:
+    def weights(part: slice | int, nodes: list[Any], total: Any, moments: Sequence[Any]) -> list[Any] | None:
         if len(nodes) == 2 and second == "half":
             half = total / (2 * -nodes[1])
             return [total + half, -half]
-        if len(nodes) == 3 and third == "released":
+        if len(nodes) == 3 and third != "exact":
             # Without half the term of the second divided difference f'' / 2 of the prediction. A parabola contributes
             # that difference times the integral of r^2 once it is written with the derivative at r = 0.
             x, y, z = nodes
             products = (x - y) * (x - z), (y - x) * (y - z), (z - x) * (z - y)
-            return [w - 0.5 * moments[2] / p for w, p in zip(moment_weights(nodes, moments), products, strict=True)]
+            off = 0.5 * moments[2] + (t.alpha[part] if third == "other_sign" else 0.0)
+            return [w - off / p for w, p in zip(moment_weights(nodes, moments), products, strict=True)]
         return None
 
     return weights
