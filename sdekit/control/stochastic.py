@@ -43,14 +43,15 @@ class _Walkers(Active):
     """Samples under way: Active, with the lattice points j at levels k where they stand, and what they met last.
 
     Attributes:
+        k_tried: the level of the last attempt.
         met: the status that the last attempt alone would lead to: that of NaN, of a refusal, or of success.
     """
 
-    arrays = (*Active.arrays, "j", "k", "met")
+    arrays = (*Active.arrays, "j", "k", "k_tried", "met")
 
     def __init__(self, x: Tensor, goals: np.ndarray, history: np.ndarray | None) -> None:
         super().__init__(x, goals, history)
-        self.j, self.k, self.met = (np.zeros(len(x), dtype=np.int64) for _ in range(3))
+        self.j, self.k, self.k_tried, self.met = (np.zeros(len(x), dtype=np.int64) for _ in range(4))
 
 
 def adapt_sde(
@@ -120,7 +121,8 @@ class _Loop(Session):
         state = x.to(compute_dtype(x.dtype), copy=True, memory_format=torch.contiguous_format)
         self.active = _Walkers(state, self.lattice.times, None)
         self.dtype, self.made = x.dtype, 0
-        self.calls = Dynamics(sde, x, Monitor(x, "off", False), limit + 1)
+        # Masking: a stepper whose iteration fails for a sample then leaves infinity there, and the step is rejected.
+        self.calls = Dynamics(sde, x, Monitor(x, "off", True), limit + 1)
         shape = self.calls.increment_shape(self.times[0], state) if len(x) else x.shape
         self.noise_shape = tuple(shape[1:])
         area, time_area = (bool(getattr(stepper, name, False)) for name in ("uses_area", "uses_time_area"))
@@ -195,7 +197,7 @@ class _Loop(Session):
         """New states, and errors in units of the tolerance: infinite for what is NaN or refused by the model."""
         a = self.active
         index = np.arange(len(a))
-        a.met[:] = int(Status.SUCCESS)
+        a.met[:], a.k_tried = int(Status.SUCCESS), a.k
         error, new = np.full(len(a), np.inf), a.x
         while len(index):
             try:
@@ -318,9 +320,24 @@ class _Loop(Session):
         a = self.active
         t, h = float(a.u[at]), float(a.h[at])
         if status is Status.NON_FINITE:
-            return NonFiniteError("model", sample=row, step=self.attempts, t=t)
+            return self.gave_up(row, at) or NonFiniteError("model", sample=row, step=self.attempts, t=t)
         component = int(a.x[at].detach().abs().argmax()) if a.x[at].numel() else 0
         return UnfinishedError(status.name, sample=row, t=t, step_size=h, component=component, what=status.message)
+
+    def gave_up(self, row: int, at: int) -> UnfinishedError | None:
+        """The error of a stepper whose own iteration failed in a sample's last, rejected attempt, which is repeated."""
+        a = self.active
+        a.j[at], a.k[at] = a.j[at] >> (a.k[at] - a.k_tried[at]), a.k_tried[at]
+        index = np.array([at])
+        start, end = (self.lattice.at(a.goal[index], a.j[index] + n, a.k[index]) for n in (0, 1))
+        self.calls.monitor.mask = False
+        try:
+            self.tried(index, start, end)
+        except UnfinishedError as error:
+            what = "the solver's own iteration fails, however short the step; give it more iterations, or take another"
+            t, h, component = float(start[0]), float(abs(end[0] - start[0])), error.component
+            return UnfinishedError(error.cause, sample=row, t=t, step_size=h, component=component, what=what)
+        return None
 
     def drop(self, which: np.ndarray) -> None:
         """Samples that are done leave the batch."""

@@ -192,3 +192,30 @@ def test_states_of_any_shape(shape, dtype):
     with torch.inference_mode():
         found = solve(SINH, torch.ones(shape, dtype=dtype), [0.0, 1.0], "sriw1", 0.3)
     assert found.success and found.x.shape == shape and found.x.dtype == dtype and len(found.steps) == shape[0]
+
+
+@pytest.mark.parametrize("how", ["raise", "mask"])
+def test_a_step_without_a_root_is_tried_again_shorter(how):
+    """Newton's method finds no root for some samples at long steps; at short ones it does."""
+    sde = sdekit.make_sde(lambda t, x: -torch.sin(3 * x), lambda t, x: 0.5 * torch.ones_like(x), additive=True)
+    x = torch.ones(60, 1, dtype=F64)
+    options: Any = {"rtol": 1e-2, "atol": 1e-3, "seed": 0, "on_failure": how}
+    found = sdekit.solve(sde, x, [0.0, 1.0], "implicit_euler_maruyama", **options)
+    fine = sdekit.solve(sde, x, [0.0, 1.0], "sra1", steps=256, seed=0, noise="path").x
+    assert found.success and int(found.rejected.max()) > 0
+    assert float((found.x - fine).abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("name", ["implicit_euler_maruyama", "theta_maruyama"])
+def test_a_sample_without_a_root_at_any_step_fails_alone(name):
+    def drift(t, x):
+        return torch.where(x < -5, -1e25 * torch.sign(x + 10), -x)
+
+    sde = sdekit.make_sde(drift, lambda t, x: 0.5 * torch.ones_like(x), additive=True)
+    x = torch.tensor([[1.0], [-10.0], [0.5]], dtype=F64)
+    with pytest.raises(UnfinishedError, match=r"NEWTON.*sample 1 at t = 1, .*more iterations") as caught:
+        solve(sde, x, [1.0, 1.5], name, 1e-2)
+    assert caught.value.sample == 1 and 0 < caught.value.step_size < 1e-3
+    masked = solve(sde, x, [1.0, 1.5], name, 1e-2, on_failure="mask")
+    good = solve(sde, x[[0, 2]], [1.0, 1.5], name, 1e-2, sample_ids=torch.tensor([0, 2]))
+    assert masked.status.tolist() == [0, 1, 0] and torch.equal(masked.x[[0, 2]], good.x)
