@@ -13,7 +13,7 @@ from sdekit.errors import OptionError, ShapeError, UnknownNameError, suggest
 from sdekit.math.philox import normals
 from sdekit.model import Model, Weights
 from sdekit.parameterisation import PREDICTIONS
-from sdekit.shapes import as_float64
+from sdekit.shapes import as_float64, check_state, finite_number
 from sdekit.targets.components import DATA, NOISE, SCORE, Scales, Want
 from sdekit.targets.flow import flow
 
@@ -91,13 +91,15 @@ class ExactModel(Model):
         `sdekit.targets.flow`), and remembered on disk.
 
         Raises:
-            OptionError: where the flow starts or ends at sigma = 0 with point masses.
+            OptionError: where the flow starts or ends at sigma = 0 with point masses, or x is not finite.
             InterfaceError: for a mixture where x requires a gradient: the integration does not carry one.
         """
         return flow(self.target, self.scales(t_from, x), self.scales(t_to, x), x)
 
     def scales(self, t: float | Tensor, x: Tensor) -> Scales:
         """alpha and sigma at t: floats, or (B, 1) tensors in the target's dtype beside x (B, *shape)."""
+        if not isinstance(x, Tensor):
+            check_state(x)  # which names the mistake
         if isinstance(t, Tensor) and t.numel() != 1:
             if t.ndim == 0 or t.shape[0] != len(x) or t.numel() != len(x):
                 raise ShapeError(
@@ -108,7 +110,10 @@ class ExactModel(Model):
                 )
             time = as_float64(t).to(x.device).reshape(-1, 1)
             return Scales(*(f(time).to(self.target.dtype) for f in (self.process.alpha, self.process.sigma)))
-        time = float(t)
+        try:
+            time = float(t)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            time = finite_number("t", t)  # which names the mistake
         if time != self._last[0]:
             low, high = self.process.domain
             if not low <= time <= high:

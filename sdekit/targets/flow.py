@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from sdekit.errors import InterfaceError, OptionError
 from sdekit.targets.cache import cached, key_of
@@ -48,6 +49,8 @@ def flow(target: GaussianMixture, start: Scales, end: Scales, x: Tensor) -> Tens
             expected="sigma > 0 at both ends: components of zero variance make the flow singular at sigma = 0",
             fix="Stop at a small positive sigma, or give every component a positive variance.",
         )
+    if not (is_functorch_wrapped_tensor(x) or bool(torch.isfinite(point).all())):
+        raise OptionError("x", got="NaN or infinity", expected="a finite state", fix="Check how it was made.")
     if start == end:
         return x.clone()
     if target.components.count == 1:

@@ -17,6 +17,7 @@ from sdekit.targets.components import Components, FullComponents, Scales, Want
 from sdekit.targets.exact import ExactModel
 from sdekit.targets.expanded import DiagonalComponents, IsotropicComponents
 from sdekit.targets.low_rank import LowRank, LowRankComponents
+from sdekit.times import check_count
 
 __all__ = ["DATA_STREAM", "GaussianMixture", "as_array"]
 
@@ -109,7 +110,14 @@ class GaussianMixture:
         return between + self.components.covariance(self.weights)
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
-        """(n, *shape) draws in the mixture's dtype; row i depends on (seed, i) alone, torch's generator is not used."""
+        """(n, *shape) draws in the mixture's dtype, without torch's generator.
+
+        Row i depends on (seed, i) alone: to the last bit for isotropic and diagonal covariances; for full ones and
+        those of low rank, whose products are summed in an order that depends on n, to rounding.
+
+        Raises InterfaceError or OptionError for an n that is no whole number of 0 or more, or no seed.
+        """
+        n = check_count("n", n, least=0)
         index, noise = self._draw(n, seed)
         if self.components.bases is None:
             z = noise * torch.sqrt(self.components.variances)[index]

@@ -540,6 +540,17 @@ def test_errors() -> None:
         m.bind(classes=1).data(0.3, torch.zeros(2, 3))
     with pytest.raises(OptionError, match="score"):
         m.predict("scores", 0.3, torch.zeros(2, 3))
+    x: Any = torch.zeros(2, 3)
+    for swapped in (m.score, m.data, m.velocity, m.log_prob, m.jacobian):
+        for state in (x, x[:1, :1]):
+            with pytest.raises(InterfaceError, match=r"^x: got float"):
+                swapped(state, 0.5)
+    for t in ("a", None, [0.5], 1j, torch.tensor(1j)):
+        with pytest.raises(InterfaceError, match=r"^t: got"):
+            m.score(t, x)
+    for t in (math.nan, math.inf, 10**400):
+        with pytest.raises(OptionError, match=r"^t: got"):
+            m.score(t, x)
     assert m.score(0.3, torch.zeros(0, 3)).shape == (0, 3)
     assert m.jacobian(0.3, torch.zeros(0, 3)).shape == (0, 3, 3)
 

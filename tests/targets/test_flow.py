@@ -181,6 +181,10 @@ def test_refusals() -> None:
     m = targets.ring().under(VP())
     with pytest.raises(InterfaceError, match="detach"):
         m.flow(torch.zeros(1, 2, requires_grad=True), 0.5, 0.1)
+    for model in (m, targets.gaussian([0.0, 1.0], 0.5).under(VP())):
+        for x in ([[math.nan, 0.0]], [[0.0, math.inf]]):
+            with pytest.raises(OptionError, match=r"^x: got NaN or infinity"):
+                model.flow(torch.tensor(x), 0.9, 0.1)
     points = targets.empirical(torch.eye(2)).under(VP())
     with pytest.raises(OptionError, match="sigma = 0"):
         points.flow(torch.zeros(1, 2), 0.5, 0.0)

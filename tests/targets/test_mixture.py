@@ -127,6 +127,15 @@ def test_refusals(weights: Any, means: Any, covariances: Any, error: type[Except
         GaussianMixture(weights, means, covariances)
 
 
+@pytest.mark.parametrize("n", [-3, 2.5, "3", True, None])
+def test_how_many_samples_is_a_whole_number(n: Any) -> None:
+    g = targets.ring()
+    for draw in (g.sample, lambda n: g.under(VP()).sample(0.5, n)):
+        with pytest.raises((OptionError, InterfaceError), match=r"^n: got"):
+            draw(n)
+    assert g.sample(0).shape == (0, 2)
+
+
 def test_refuses_other_dtypes_and_processes() -> None:
     g = targets.ring()
     with pytest.raises(OptionError, match="float32"):
