@@ -19,16 +19,19 @@ from sdekit.seeds import resolve_seed
 from sdekit.shapes import check_dtype, check_state, compute_dtype, finite_number
 from sdekit.solve import solve
 from sdekit.solvers.base import Solver
+from sdekit.solvers.options import check_flag
 from sdekit.times import check_count, check_times
 
 __all__ = ["sample"]
+
+_STEPS = 20
 
 
 def sample(
     model: Model,
     shape: Sequence[int],
     solver: str | Solver = "dpmpp_2m",
-    steps: int = 20,
+    steps: int | None = None,
     *,
     grid: str | Callable[..., Tensor] | Sequence[float] | Tensor | None = None,
     seed: int | torch.Generator | None = None,
@@ -51,7 +54,8 @@ def sample(
         model: the model.
         shape: (B, *shape) of the result.
         solver: a name or a solver object.
-        steps: the number of steps; ignored where `grid` gives the times themselves, and with tolerances.
+        steps: the number of steps, 20 unless given; with tolerances it does not count. Where `grid` gives the times
+            themselves it is theirs, and may be left out.
         grid: a grid's name, a function (process, steps) -> times, or the times; None takes the process's default grid.
             With tolerances only the ends of a grid by name count.
         seed: an int, a torch.Generator, or None, which draws one integer from torch's generator.
@@ -78,6 +82,7 @@ def sample(
             fix="Wrap the network: sdekit.Model(net, process).",
         )
     _check_options(options)
+    check_flag("grad", grad)
     if grad and torch.is_inference_mode_enabled():
         raise OptionError(
             "grad", got="True in torch.inference_mode()", expected="a mode that records", fix="Leave that mode first."
@@ -136,10 +141,16 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 def _check_device(device: Any) -> torch.device | None:
     try:
-        return None if device is None else torch.device(device)
-    except (RuntimeError, TypeError) as error:
+        target = None if device is None else torch.device(device)
+        torch.zeros(0, device=target)
+        return target
+    # Each kind of device that is not there has its own error: CUDA a failed assertion.
+    except (RuntimeError, TypeError, AssertionError, ImportError) as error:
         raise OptionError(
-            "device", got=repr(device), expected="a device of torch", fix="Pass 'cpu' or 'cuda', for example."
+            "device",
+            got=f"{device!r} ({error})".replace("\n", " "),
+            expected="a device of torch that is there",
+            fix="Pass 'cpu', or leave it out.",
         ) from error
 
 
@@ -160,21 +171,28 @@ def _check_shape(shape: Any, x_start: Any, t_start: float | None) -> tuple[int, 
     return tuple(shape)
 
 
-def _times(model: Model, grid: Any, steps: int, t_start: float | None) -> list[float]:
+def _times(model: Model, grid: Any, steps: int | None, t_start: float | None) -> list[float]:
     process = model.process
-    check_count("steps", steps)
+    count = _STEPS if steps is None else check_count("steps", steps)
     if t_start is not None:
         finite_number("t_start", t_start)
     if not _is_times(grid):
         make = grid if callable(grid) else grids.get(grid or process.default_grid)
         ends = {} if t_start is None else {"t_start": t_start}
-        times = make(process, steps, **ends)
+        times = make(process, count, **ends)
     else:
         times = grid
     times = check_times(times, argument="grid", domain=process.domain, direction="down")
     if t_start is not None and times[0] != t_start:
         raise OptionError(
             "t_start", got=repr(t_start), expected=f"the grid's first time, {times[0]!r}", fix="Match them."
+        )
+    if steps is not None and _is_times(grid) and count != len(times) - 1:
+        raise OptionError(
+            "steps",
+            got=f"{steps!r} beside a grid of {len(times)} times",
+            expected=f"{len(times) - 1}, or none: times are a grid",
+            fix="Leave steps out, or name a grid.",
         )
     return times
 

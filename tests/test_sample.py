@@ -166,6 +166,13 @@ def test_shapes_dtypes_and_nothing() -> None:
             sdekit.sample(MODEL, shape, seed=0)  # type: ignore[arg-type]
 
 
+def test_steps_are_twenty_unless_given_and_those_of_times_may_be_said() -> None:
+    default, twenty = (sdekit.sample(MODEL, (2, 2), "ddim", *steps, seed=0) for steps in ((), (20,)))
+    assert torch.equal(default, twenty)
+    two = [sdekit.sample(MODEL, (2, 2), "ddim", *steps, grid=[0.9, 0.5, 0.1], seed=0) for steps in ((), (2,))]
+    assert torch.equal(*two)
+
+
 def test_bad_arguments_are_named_before_the_first_call() -> None:
     calls: list[int] = []
     model = Model(lambda x, t: calls.append(1) or x, VP(), "data")
@@ -187,6 +194,15 @@ def test_bad_arguments_are_named_before_the_first_call() -> None:
     for seed in (-1, 2**64, 1.5, "0", True):
         with pytest.raises(SdekitError, match="seed"):
             sdekit.sample(model, (2, 3), "ddim", 3, seed=seed)  # type: ignore[arg-type]
+    for grad in ("yes", 1, None):
+        with pytest.raises(OptionError, match=r"^grad: .* True or False"):
+            sdekit.sample(model, (2, 3), "ddim", 3, grad=grad)  # type: ignore[arg-type]
+    for device in ("cuda:7", "xpu", "here", 1.5):  # none of which there is
+        with pytest.raises(OptionError, match=r"^device: got "):
+            sdekit.sample(model, (2, 3), "ddim", 3, device=device)  # type: ignore[arg-type]
+    for steps in (7, 20):
+        with pytest.raises(OptionError, match=r"^steps: .* beside a grid of 2 times"):
+            sdekit.sample(model, (2, 3), "ddim", steps, grid=[0.9, 0.1])
     assert not calls
     noise = Model(lambda x, t: calls.append(1) or x, RectifiedFlow())
     with pytest.raises(OptionError, match="alpha = 0"):
