@@ -134,6 +134,7 @@ EFFECTS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("preconditioned_adams", "form"): ({"form": "data"}, {}),
     ("preconditioned_adams", "data_variance"): ({"data_variance": 2.0}, {}),
     ("preconditioned_adams", "mean"): ({"mean": "zero"}, {}),
+    ("preconditioned_adams", "clock"): ({"clock": "rho"}, {}),
     ("preconditioned_adams", "starter"): ({"starter": "single_step"}, {"order": 3}),
 }
 

@@ -40,8 +40,9 @@ from sdekit.plan import DATA, Combination, Row, combine
 from sdekit.plan.coefficients import Block, Coefficient, Direction
 from sdekit.sde import Stochasticity
 from sdekit.shapes import expand_time
-from sdekit.solvers.adams import single_step_starts
+from sdekit.solvers.adams import START_ORDER, single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
+from sdekit.solvers.clocks import CLOCKS
 from sdekit.solvers.exponential import lambda_rule, limit_row
 from sdekit.solvers.grid_steps import history_weights
 from sdekit.solvers.options import check_choice
@@ -49,7 +50,7 @@ from sdekit.times import check_count
 
 __all__ = ["Moments", "PreconditionedAdams", "centred", "moments_of"]
 
-_MOST = 4
+_MOST = 20
 _HALF = 0.5
 _KUTTA = ((_HALF,), (0.0, _HALF), (0.0, 0.0, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
 
@@ -64,7 +65,7 @@ class PreconditionedAdams(PlanSolver):
     data, and one from alpha = 0 of order 1.
 
     Args:
-        order: the number of outputs that a step interpolates, 1 to 4, the order p of an interior step.
+        order: the number of outputs that a step interpolates, 1 to 20, the order p of an interior step.
         form: "interpolating" between data and noise prediction, or "data"; see the module.
         data_variance: c >= 0 as one number; a tensor of the shape of one sample, or one that broadcasts to it, for one
             number per direction; or a `sdekit.plan.coefficients.Block` of a covariance that acts on the first axis of a
@@ -72,7 +73,9 @@ class PreconditionedAdams(PlanSolver):
         mean: "any" finds m from the model's output at the noisiest level, which is kept for that; with "zero" it is 0,
             which `centred` makes it.
         starter: "ramp" begins with orders 1, 2, ..., p; "single_step" takes the first p - 2 steps by the classical
-            Runge-Kutta method on the same equation, of four calls each, which keeps the order p.
+            Runge-Kutta method on the same equation, of four calls each, which keeps the order p up to 5.
+        clock: in what the outputs are interpolated by a polynomial: "lambda", "rho" = e^-lambda, "kappa" = e^lambda or
+            "t".
     """
 
     family: ClassVar[str] = "exponential Adams"
@@ -87,10 +90,12 @@ class PreconditionedAdams(PlanSolver):
     data_variance: float | Direction | Block = 1.0
     mean: str = "any"
     starter: str = "ramp"
+    clock: str = "lambda"
 
     def __post_init__(self) -> None:
         if check_count("order", self.order) > _MOST:
             raise OptionError("order", got=repr(self.order), expected=f"1 to {_MOST}", fix="Lower it.")
+        check_choice("clock", self.clock, CLOCKS)
         check_choice("form", self.form, ("interpolating", "data"))
         check_choice("mean", self.mean, ("any", "zero"))
         check_choice("starter", self.starter, ("ramp", "single_step"))
@@ -98,15 +103,16 @@ class PreconditionedAdams(PlanSolver):
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
-        limited = self.starter == "ramp" and self.order > 2
-        return Order(deterministic=2 if limited else self.order, note="limited by the first steps" if limited else "")
+        first = 2 if self.starter == "ramp" else START_ORDER + 1
+        note = "limited by the first steps" if self.order > first else ""
+        return Order(deterministic=min(self.order, first), note=note)
 
     def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
         levels = process.levels(times, rates=False)
         gaussian = _Gaussian(self)
         starts = single_step_starts(self.order, self.starter, 0.0)
         places = [gaussian.output(-1, v) for v in levels]
-        weights = gaussian.integrals(places, self.order)
+        weights = gaussian.integrals(process, places, self.order)
         rows: list[Row] = []
         history: list[_Output] = []
         noisiest: _Output | None = None
@@ -158,6 +164,7 @@ class _Gaussian:
         self.c = float(self.variances.flat[0] if self.uniform else self.variances.mean())
         if self.uniform:
             self.variances = self.c
+        self.clock = solver.clock
         self.interpolating, self.any_mean = solver.form == "interpolating", solver.mean == "any"
 
     def output(self, row: int, at: Level) -> _Output:
@@ -172,9 +179,9 @@ class _Gaussian:
         """E = p D + q N, for m = 0."""
         return s.g * s.share, -s.g * (self.c / s.root) * (s.rho / s.root)
 
-    def integrals(self, places: Sequence[_Output], order: int) -> dict[int, list[float]]:
+    def integrals(self, process: AffineSDE, places: Sequence[_Output], order: int) -> dict[int, list[float]]:
         """For each step that does not touch an end the b_j of int (R_t / R) r dlambda = sum_j b_j E_j: from their
-        moments int (R_t / (g R)) u^k dlambda, k < order, with u from 0 to 1 in the step."""
+        moments int (R_t / (g R)) u^k dlambda, k < order, with the clock u from 0 to 1 in the step."""
         steps = [(n, s, t) for n, (s, t) in enumerate(itertools.pairwise(places)) if s.g == s.g and t.g == t.g]
         if not steps:
             return {}
@@ -184,14 +191,20 @@ class _Gaussian:
         u, base = (np.concatenate([rule[i] for rule in rules]) for i in (0, 1))
         starts, roots = [s.at.half_log_snr for _, s, _ in steps], [t.root for *_, t in steps]
         h, start, root = (np.repeat(np.array(v), counts) for v in (lengths, starts, roots))
-        rho = np.exp(-(start + h * u))
+        lambdas = start + h * u
+        rho = np.exp(-lambdas)
         # For "interpolating" R_t / (g R) = R_t rho / R^2.
         below = _root(self.c, rho) if not self.interpolating else (self.c + rho * rho) / rho
         quadrature, first, found = h * root * base / below, np.cumsum([0, *counts[:-1]]), []
+        clock = [_clock(self.clock, at.at.t, at.at.half_log_snr) for at in places]
+        if self.clock != "lambda":
+            times = process.time_at(torch.from_numpy(lambdas)).numpy() if self.clock == "t" else lambdas
+            start, end = (np.repeat([clock[n + k] for n, *_ in steps], counts) for k in (0, 1))
+            u = (_clock(self.clock, times, lambdas) - start) / (end - start)
         for _ in range(order):
             found.append(np.add.reduceat(quadrature, first))
             quadrature = quadrature * u
-        return history_weights([at.at.half_log_snr for at in places], [n for n, *_ in steps], found, order)
+        return history_weights(clock, [n for n, *_ in steps], found, order)
 
     def combination(
         self, s: _Output, t: _Output, outputs: Sequence[_Output], b: Sequence[float], noisiest: _Output, row: int
@@ -254,6 +267,14 @@ def _root(c: Any, rho: Any) -> Any:
     """R."""
     square = c + rho * rho
     return math.sqrt(square) if isinstance(square, float) else np.sqrt(square)
+
+
+def _clock(name: str, t: Any, half_log_snr: Any) -> Any:
+    """The variable that outputs are interpolated in."""
+    if name in ("rho", "kappa"):
+        with np.errstate(over="ignore"):
+            return np.exp(-half_log_snr if name == "rho" else half_log_snr)
+    return t if name == "t" else half_log_snr
 
 
 def _share(c: Any, rho: float) -> Any:

@@ -170,6 +170,41 @@ def test_weights_integrate_polynomials_below_the_order(order, form):
     assert max(gaps[:-1]) < 1e-12 and gaps[-1] > 1e-4
 
 
+@pytest.mark.parametrize("clock", ["rho", "kappa", "t"])
+def test_weights_integrate_polynomials_in_the_clock(clock):
+    """Not one degree more."""
+    from scipy.integrate import quad
+
+    c, order, process = 0.7, 3, VP
+    plan = ours(c, order=order, mean="zero", clock=clock).plan(process, at(process))
+    row, alpha = plan.rows[-1], plan.end[0]
+    assert row.base is not None and len(row.base.outputs) == order
+    start, end = LAMBDAS[-2:]
+
+    def value(lam: float) -> float:
+        return {"rho": math.exp(-lam), "kappa": math.exp(lam), "t": float(process.time_at(lam))}[clock]
+
+    def weight(lam: float) -> float:
+        rho, last = math.exp(-lam), math.exp(-end)
+        return math.sqrt(c + last**2) * rho / (c + rho**2)
+
+    gaps = []
+    for k in range(order + 1):
+        exact, _ = quad(lambda lam, k=k: weight(lam) * value(lam) ** k, start, end, epsabs=1e-14, epsrel=1e-13)
+        found = sum(b / alpha * value(LAMBDAS[-2 - age]) ** k for age, b in row.base.outputs)  # type: ignore[operator]
+        gaps.append(abs(found - exact) / abs(exact))
+    assert max(gaps[:-1]) < 1e-11 and gaps[-1] > 1e-5
+
+
+@pytest.mark.parametrize("clock, order", [("rho", 3), ("kappa", 2), ("t", 4), ("lambda", 5)])
+def test_the_order_in_other_clocks(clock, order):
+    solver = ours(0.8, order=order, clock=clock, starter="single_step")
+    assert solver.declared.deterministic == order
+    found = observed_order(solver)
+    assert order - 0.15 <= found.value <= order + 0.35, str(found)
+    assert ours(order=7, starter="single_step").declared.deterministic == 5
+
+
 @pytest.mark.parametrize("form, mean", [("interpolating", "any"), ("interpolating", "zero"), ("data", "any")])
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_the_order(order, form, mean):
@@ -329,7 +364,14 @@ def test_what_is_no_variance_is_refused(variance):
 
 
 def test_wrong_options_are_refused():
-    for options in ({"order": 5}, {"order": 0}, {"form": "noise"}, {"mean": "known"}, {"starter": "none"}):
+    for options in (
+        {"order": 21},
+        {"order": 0},
+        {"clock": "sigma"},
+        {"form": "noise"},
+        {"mean": "known"},
+        {"starter": "none"},
+    ):
         with pytest.raises(OptionError, match=next(iter(options))):
             ours(**options)
     with pytest.raises(ShapeError, match="broadcasts"):
