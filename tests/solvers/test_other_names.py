@@ -21,6 +21,16 @@ def test_a_name_is_a_solver_with_options(name: str) -> None:
     assert known.names_with_options[name] == options if options else name in known.aliases
 
 
+def test_schedulers_have_short_names_too() -> None:
+    for name in OTHER_NAMES:
+        assert sdekit.solvers.get(name.removesuffix("Scheduler")) == sdekit.solvers.get(name)
+    assert sdekit.solvers.get("LCM") == sdekit.solvers.get("LCMScheduler")
+    assert sdekit.solvers.get("SASolver", corrector_order=3) == sdekit.solvers.get(
+        "sa_solver", predictor_order=2, corrector_order=3, second="few_steps"
+    )
+    assert [sdekit.solvers.info(name).name for name in ("TCD", "PLMS", "Restart")] == ["lcm", "plms", "restart"]
+
+
 def test_what_is_asked_for_goes_before_what_a_name_stands_for() -> None:
     assert sdekit.solvers.get("DEISMultistepScheduler", order=3) == sdekit.solvers.get("deis", order=3, clock="lambda")
     x = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(3, 2)
