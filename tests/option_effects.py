@@ -37,6 +37,7 @@ EFFECTS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("exp_adams", "final_order"): ({"final_order": 1}, {}),
     ("exp_adams", "clock"): ({"clock": "t"}, {}),
     ("deis", "clock"): ({"clock": "rho"}, {}),
+    ("deis", "as_released"): ({"as_released": True}, {}),
     **{(name, "order"): ({"order": 2}, {}) for name in ("lms", "deis", "ipndm", "ipndm_v", "pndm", "plms")},
     **{(name, "starter"): ({"starter": "single_step"}, {}) for name in ("lms", "deis")},
     **{(name, "final_order"): ({"final_order": 1}, {}) for name in ("lms", "deis")},

@@ -8,11 +8,15 @@ through the latest noise predictions: one in rho for lms, in t for DEIS, in anot
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from sdekit.affine import AffineSDE
+import numpy as np
+import torch
+
+from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
 from sdekit.plan import NOISE, Row, commit
 from sdekit.sde import Stochasticity
@@ -27,6 +31,7 @@ from sdekit.times import check_count
 __all__ = ["DEIS", "IPNDMV", "LMS"]
 
 _STARTERS = ("ramp", "single_step")
+_TERMS = 10_000  # of the sums that DEIS was released with
 _DEIS = "Zhang and Chen, Fast Sampling of Diffusion Models with Exponential Integrator, ICLR 2023, arXiv:2204.13902"
 
 
@@ -98,7 +103,7 @@ class DEIS(_ClockedAdams):
 
     With clock "t" it is tAB of the paper, with "rho" rhoAB, with "lambda" what diffusers calls DEIS. The rhoRK methods
     of the paper are `heun`, `kutta3` and `rk4` in rho. Weights are exact to rounding; those of released code for "t"
-    come from a sum of 10,000 terms and are off by some 1e-4 of themselves.
+    come from a sum of 10,000 terms and are off by some 1e-4 of themselves, which leaves order 1 once steps are many.
 
     A step from alpha = 0 or to sigma = 0 is of order 1, except to sigma = 0 in the clock rho.
 
@@ -106,6 +111,9 @@ class DEIS(_ClockedAdams):
         order: the number of noise predictions that a step interpolates, from 1: in the paper's tAB3 it is 4.
         clock: "t", "rho" or "lambda": in what they are interpolated.
         starter, final_order: as for `lms`.
+        as_released: take the weights as released, for the clock "t" without starter and final_order: the values at the
+            left ends of 10,000 equal parts of each step, in `get_one_coef_per_step_fn` of th_deis/multistep.py of
+            qsh-zh/deis at a30709f.
     """
 
     family: ClassVar[str] = "exponential Adams"
@@ -115,10 +123,53 @@ class DEIS(_ClockedAdams):
     clock: str = "t"
     starter: str = "ramp"
     final_order: int | None = None
+    as_released: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("clock", self.clock, ("t", "rho", "lambda"))
+        check_flag("as_released", self.as_released)
+        if self.as_released and (self.clock, self.starter, self.final_order) != ("t", "ramp", None):
+            raise OptionError(
+                "as_released",
+                got=f"True with clock={self.clock!r}, starter={self.starter!r}, final_order={self.final_order!r}",
+                expected="clock='t', starter='ramp' and final_order=None, whose weights were released as sums",
+                fix="Leave as_released out, or the others.",
+            )
+
+    @property
+    def declared(self) -> Order:  # type: ignore[override]
+        if self.as_released:
+            return Order(deterministic=1, note="limited by sums of 10,000 terms, once steps are hundreds")
+        return super().declared
+
+    def rows(self, process: AffineSDE, times: list[float], stochasticity: Stochasticity) -> Sequence[Row]:
+        if not self.as_released:
+            return super().rows(process, times, stochasticity)
+        rows: list[Row] = []
+        history: list[float] = []  # the times of the outputs, newest first
+        for n, (s, t) in enumerate(itertools.pairwise(process.levels(times, rates=False))):
+            if touches_end(s, t):
+                rows.append(limit_row(n, s, t, "noise", 0.0))
+                continue
+            history = [s.t, *history[: self.order - 1]]
+            weights = _summed_weights(process, s, t, history)
+            rows.append(commit(n, s, NOISE, t.alpha / s.alpha, dict(enumerate(weights))))
+        return rows
+
+
+def _summed_weights(process: AffineSDE, s: Level, t: Level, nodes: Sequence[float]) -> list[float]:
+    """int (alpha_t / alpha) g^2 / (2 sigma) l_j dt from s to t as a sum, for the Lagrange polynomials on the nodes."""
+    at = s.t + (t.t - s.t) * np.arange(_TERMS) / _TERMS
+    alpha, sigma, alpha_rate, sigma_rate = (
+        f(torch.from_numpy(at)).numpy() for f in (process.alpha, process.sigma, process.alpha_rate, process.sigma_rate)
+    )
+    terms = t.alpha / alpha * (sigma_rate - sigma * alpha_rate / alpha) * (t.t - s.t) / _TERMS
+    found = []
+    for j, center in enumerate(nodes):
+        others = [(at - v) / (center - v) for i, v in enumerate(nodes) if i != j]
+        found.append(float((math.prod(others) * terms).sum()))
+    return found
 
 
 @register("ipndm_v")
