@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +65,26 @@ def _markdown(content: Mapping[str, Any]) -> dict[str, str]:
 
 def _latex(content: Mapping[str, Any]) -> dict[str, str]:
     """A file for each table, and a document with all of them."""
-    found = _all(content)
-    stems = file_stems(table.name for table in found)
     files = {
-        f"table-{stems[table.name]}.tex": as_latex(table, provenance(content), f"sdekit-{stems[table.name]}")
-        for table in found
+        f"table-{stem}.tex": as_latex(table, provenance(content), f"sdekit-{stem}") for stem, table in _stems(content)
     }
     return {**files, "tables.tex": latex_document(list(files))}
 
 
 def _csv(content: Mapping[str, Any]) -> dict[str, str]:
-    found = _all(content)
-    stems = file_stems(table.name for table in found)
-    return {f"table-{stems[table.name]}.csv": as_csv(table) for table in found}
+    return {f"table-{stem}.csv": as_csv(table) for stem, table in _stems(content)}
+
+
+def _stems(content: Mapping[str, Any]) -> Iterator[tuple[str, Table]]:
+    """Each table and its file's name. Two of one name, as of two ranges of one grid, are numbered."""
+    found: dict[str, Table] = {}
+    for table in _all(content):
+        name, number = table.name, 2
+        while name in found:
+            name, number = f"{table.name}-{number}", number + 1
+        found[name] = table
+    stems = file_stems(found)
+    return ((stems[name], table) for name, table in found.items())
 
 
 _TABLES = {"markdown": _markdown, "latex": _latex, "csv": _csv}

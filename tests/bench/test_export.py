@@ -236,6 +236,11 @@ def test_places_and_ranges_have_tables_of_their_own() -> None:
     found["results"] = [work("a", 1), work("a", 2, grid="uniform"), work("a", 3, half_log_snr=[-1.0, 1.0])]
     shown = [[row[2].text for row in table.rows] for table in tabulated.tables(found)]
     assert shown == [["2.0e-1"], ["4.0e-2"], ["8.0e-3"]]
+    # Those of two ranges have one name, and a file each.
+    for form in ("csv", "latex"):
+        files = export._TABLES[form](found)
+        assert sum("8.0e-3" in text or "0.008" in text for text in files.values()) == 1
+        assert len([name for name in files if name.startswith("table-")]) == 3
 
 
 def test_errors_in_parts_are_those_of_the_results() -> None:
