@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from sdekit.affine import AffineSDE
 from sdekit.errors import OptionError, SolverMismatchError
+from sdekit.math.phi import MAX_PHI
 from sdekit.plan import Row
 from sdekit.sde import Stochasticity
 from sdekit.shapes import finite_number
@@ -19,11 +20,26 @@ from sdekit.solvers.grid_steps import multistep_rows
 from sdekit.solvers.options import check_choice, check_final_order, check_flag
 from sdekit.times import check_count
 
-__all__ = ["START_ORDER", "DPMpp2M", "DPMpp2MSDE", "DPMpp3M", "ExpAdams", "ramped_order", "single_step_starts"]
+__all__ = [
+    "START_ORDER",
+    "DPMpp2M",
+    "DPMpp2MSDE",
+    "DPMpp3M",
+    "ExpAdams",
+    "check_order",
+    "ramped_order",
+    "single_step_starts",
+]
 
 _HALF, _STARTERS = ("half", "exact"), ("ramp", "single_step")
 START_ORDER = 4
 """Of the single-step method that takes the first steps."""
+
+
+def check_order(order: int, most: int) -> None:
+    """Refuse an order that is no whole number from 1 to `most`, as far as weights are computed without loss."""
+    if check_count("order", order) > most:
+        raise OptionError("order", got=repr(order), expected=f"1 to {most}", fix="Use a lower order.")
 
 
 def ramped_order(order: int, starter: str, final_order: int | None) -> Order:
@@ -58,7 +74,7 @@ class ExpAdams(SnrClocked):
     """Exponential Adams-Bashforth, for any stochasticity; with its defaults RES-2M (`res_multistep` of ComfyUI).
 
     Args:
-        order: the number of outputs that a step interpolates, the order p of an interior step.
+        order: the number of outputs that a step interpolates, the order p of an interior step, 1 to 20.
         prediction: "data" or "noise", what is interpolated.
         starter: "ramp" begins with orders 1, 2, ..., p; "single_step" takes the first p - 2 steps by a fourth-order
             exponential Runge-Kutta method of four calls each, which keeps the order up to p = 5 (deterministic only).
@@ -76,7 +92,7 @@ class ExpAdams(SnrClocked):
     clock: str = "lambda"
 
     def __post_init__(self) -> None:
-        check_count("order", self.order)
+        check_order(self.order, MAX_PHI)
         check_choice("clock", self.clock, CLOCKS)
         check_choice("prediction", self.prediction, ("data", "noise"))
         check_choice("starter", self.starter, _STARTERS)

@@ -25,14 +25,14 @@ import numpy as np
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
+from sdekit.math.phi import MAX_PHI
 from sdekit.plan import DATA, NOISE, Combination, Row, commit, outputs_of
 from sdekit.sde import Stochasticity
-from sdekit.solvers.adams import START_ORDER, single_step_starts
+from sdekit.solvers.adams import START_ORDER, check_order, single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.exponential import krogstad_rows, limit_row, regular_steps, touches_end
 from sdekit.solvers.grid_steps import GridSteps
 from sdekit.solvers.options import check_choice, check_final_order, check_flag
-from sdekit.times import check_count
 
 __all__ = ["UniPC"]
 
@@ -72,7 +72,8 @@ class UniPC(PlanSolver):
     ComfyUI's: order 3 with variant "bh1" and "bh2", where its code sets lower_order_final=True besides.
 
     Args:
-        order: p, the number of predictions that the predictor interpolates, from 1; p + 1 for the corrector.
+        order: p, the number of predictions that the predictor interpolates, 1 to 19, without a corrector
+            20; p + 1 for the corrector.
         prediction: "data" or "noise", what is interpolated.
         variant: "bh2" or "bh1", the choice of B(h) where it matters; "exact" solves each system in full: what the
             paper calls varying coefficients.
@@ -103,10 +104,10 @@ class UniPC(PlanSolver):
     as_released: bool = False
 
     def __post_init__(self) -> None:
-        check_count("order", self.order)
         check_choice("prediction", self.prediction, ("data", "noise"))
         check_choice("variant", self.variant, ("bh1", "bh2", "exact"))
         check_choice("corrector", self.corrector, ("pec", "pece", "none"))
+        check_order(self.order, MAX_PHI - (self.corrector != "none"))
         check_choice("starter", self.starter, ("ramp", "single_step"))
         check_final_order(self.final_order, self.order)
         for name in ("lower_order_final", "correct_last", "as_released"):

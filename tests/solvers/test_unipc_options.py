@@ -145,3 +145,19 @@ def test_options_are_checked() -> None:
     ):
         with pytest.raises(OptionError):
             solvers.get("unipc", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "most"),
+    [
+        *(("unipc", {"corrector": corrector}, 19) for corrector in ("pec", "pece")),
+        ("unipc", {"variant": "exact", "prediction": "noise"}, 19),
+        ("unipc", {"corrector": "none"}, 20),
+        *(("exp_adams", {"clock": clock, "prediction": p}, 20) for clock in ("lambda", "t") for p in ("data", "noise")),
+    ],
+)
+def test_the_highest_order_can_be_planned_and_the_next_is_refused_at_once(name: str, options, most: int) -> None:
+    grid = np.linspace(0.9, 0.05, most + 4)
+    assert solvers.get(name, order=most, **options).plan(VP(), grid).steps == most + 3
+    with pytest.raises(OptionError, match=rf"^order: got {most + 1}; expected 1 to {most}"):
+        solvers.get(name, order=most + 1, **options)
