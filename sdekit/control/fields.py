@@ -282,12 +282,12 @@ def _finite(values: np.ndarray, clock: str, times: Sequence[float]) -> np.ndarra
     """The clock at the times. Raises OptionError where it is infinite."""
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
-        others = ", ".join(repr(name) for name in CLOCKS if name != clock)
         raise OptionError(
             "clock",
             got=f"{clock!r}, which is infinite at t = {times[bad[0]]!r}",
             expected="a clock that is finite at all times",
-            fix=f"Use another one ({others}; 'theta' is finite wherever the process is), or move that time.",
+            fix="Move that time inside, or use sdekit.solvers.get('rk45', adaptive_clock='theta'), whose clock is "
+            "finite wherever the process is.",
         )
     return values
 

@@ -190,7 +190,7 @@ def test_what_has_no_finite_lambda_or_no_process_is_refused_before_the_first_cal
     model = sdekit.Model(lambda x, t: calls.append(1) or x, sdekit.RectifiedFlow(), "velocity")
     x = torch.zeros(2, 3)
     for times in ((1.0, 0.1), (0.9, 0.0)):
-        with pytest.raises(OptionError, match="infinite at t"):
+        with pytest.raises(OptionError, match=r"infinite at t.*Move that time inside, or use .*rk45.*theta"):
             sdekit.solve(model, x, times, "dpm_adaptive", rtol=1e-2)
     ode = sdekit.make_ode(lambda t, x: calls.append(1) or -x)
     with pytest.raises(SolverMismatchError, match="needs an affine process"):
