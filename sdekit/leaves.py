@@ -65,6 +65,6 @@ def refuse_unknown(out: Tensor, known: Sequence[Tensor], name: str) -> None:
         raise InterfaceError(
             "gradients",
             got=f"a {name} that depends on a tensor of shape {tuple(strange[0].shape)} only at some times or states",
-            expected="one that depends on the same tensors everywhere: an adjoint finds them by one call at the start",
-            fix="Use gradients='checkpoint', or let it depend on that tensor everywhere (add 0 * tensor.sum()).",
+            expected="one that depends on the same tensors everywhere: they are found by one call at the start",
+            fix="Use gradients='direct', or let it depend on that tensor everywhere (add 0 * tensor.sum()).",
         )

@@ -243,9 +243,12 @@ def test_what_an_adjoint_did_not_find_is_an_error():
     def drift(t: Any, x: Any) -> Any:
         return w * x if float(t) < 0.3 else w * x + late
 
-    for solver in (Reversible(), "torchdiffeq:rk4"):
-        with pytest.raises(InterfaceError, match="only at some times"):
-            final(sdekit.make_ode(drift), X, UP, solver, "adjoint").sum().backward()
+    for solver, way in ((Reversible(), "adjoint"), ("torchdiffeq:rk4", "adjoint"), ("heun", "checkpoint")):
+        with pytest.raises(InterfaceError, match=r"only at some times.*Use gradients='direct'"):
+            final(sdekit.make_ode(drift), X, UP, solver, way).sum().backward()
+        final(sdekit.make_ode(drift), X, UP, solver, "direct").sum().backward()
+        assert late.grad is not None
+        late.grad = None
 
 
 def test_what_is_refused():
