@@ -36,7 +36,7 @@ def resolve_tolerance(
             raise OptionError(
                 argument,
                 got=f"{value!r} with a fixed-step solver",
-                expected="no tolerance, or an adaptive solver: " + ", ".join(taking),
+                expected="no tolerance, or an adaptive solver" + (_along() if stochastic else ": " + ", ".join(taking)),
                 fix="Choose the error by the grid.",
             )
     if not given:
@@ -77,6 +77,15 @@ def path_order(method: Any, classes: tuple[str, ...]) -> float:
         return method.declared.strong or 0.0
     order = method.declared.on(classes)
     return 0.0 if order is None else order.strong or 0.0
+
+
+def _along() -> str:
+    """The solvers that take adaptive steps on an SDE of diagonal noise, and those that do on additive noise alone."""
+    fitting = [s for s in (solvers.get(i.name) for i in solvers.available()) if follows_path(s)]
+    any_noise = [s.name for s in fitting if path_order(s, ("diagonal", "general")) >= _LEAST_ORDER]
+    additive = [s.name for s in fitting if path_order(s, ("additive", "diagonal", "general")) >= _LEAST_ORDER]
+    more = [name for name in additive if name not in any_noise]
+    return f" of an SDE: {', '.join(any_noise)}; where its noise is additive also {', '.join(more)}"
 
 
 def check_path_order(method: Any, classes: tuple[str, ...]) -> float:

@@ -164,6 +164,8 @@ def test_what_cannot_be_adaptive_is_refused_before_any_call():
             sdekit.solve(plain, x, (0.0, 1.0), "rk45", **options)
     with pytest.raises(OptionError, match="adaptive solver: bosh3"):
         sdekit.solve(plain, x, (0.0, 1.0), "heun", rtol=1e-6)
+    with pytest.raises(OptionError, match=r"fixed-step solver; expected .* of an SDE: .*sriw1.*; where .* also .*sra1"):
+        sdekit.solve(sde, x, (0.0, 1.0), sdekit.solvers.get("log_ode", area="davie_foster"), rtol=1e-6)
     with pytest.raises(OptionError, match="times"):
         sdekit.solve(plain, x, (1.0, 1.0), "rk45", rtol=1e-6)
 
