@@ -86,7 +86,7 @@ class NonFiniteError(SdekitError, ArithmeticError):
     """NaN or infinity in a solve.
 
     Attributes:
-        source: "x", "model", "noise" or "solver".
+        source: "x", "model", "noise", "solver" or "event".
         sample: index in the batch of the first sample hit.
         step: index of the step, from 0.
         t: the time at which it appeared.
@@ -100,12 +100,14 @@ class NonFiniteError(SdekitError, ArithmeticError):
             "model": "the model's output",
             "noise": "the noise",
             "solver": "the state that the solver computed",
+            "event": "what the event function returns",
         }[source]
         fix = {
             "x": "Pass a finite state.",
             "model": "Evaluate the model at this t and sample to see why; on_failure='mask' loses only this sample.",
             "noise": "Check the noise object's output; on_failure='mask' loses only this sample.",
             "solver": "The values left the range of the dtype: use smaller steps or a wider dtype.",
+            "event": "Evaluate event(t, x) at this t and sample: it needs a finite value at every state on the way.",
         }[source]
         super().__init__(source, got=f"NaN or infinity at {where}", expected=f"finite values in {what}", fix=fix)
 

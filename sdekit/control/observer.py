@@ -135,5 +135,5 @@ class Observer:
         values = out.detach().to("cpu", torch.float64).numpy().copy()
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
-            raise NonFiniteError("model", sample=int(bad[0]), step=0, t=float(t[bad[0]]))
+            raise NonFiniteError("event", sample=int(bad[0]), step=0, t=float(t[bad[0]]))
         return values

@@ -87,7 +87,7 @@ def test_what_is_refused():
         run(lambda x, t: x[:, 0])
     with pytest.raises(ModelOutputError, match="one value for each sample"):
         run(lambda t, x: x)
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(NonFiniteError, match=r"event: got NaN.*sample 0.*Evaluate event\(t, x\)"):
         run(lambda t, x: x[:, 0] * torch.nan)
     with pytest.raises(SolverMismatchError, match="event"):
         sdekit.solve(DECAY, X, [0.0, 1.0], "rk4", steps=4, event=below(0.5))
