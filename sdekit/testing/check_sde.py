@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdekit.errors import ConformanceError, InterfaceError, SdekitError
+from sdekit.calculus import check_diffusion
+from sdekit.errors import ConformanceError, InterfaceError, ModelOutputError, OptionError, SdekitError, ShapeError
+from sdekit.model import check_output
 from sdekit.noise_class import noise_classes
 from sdekit.sde import SDE
 from sdekit.shapes import check_state, finite_number, time_like
@@ -63,7 +65,7 @@ def check_sde(sde: SDE, x: Tensor | None = None, t: float | Sequence[float] | No
 
     Raises:
         ConformanceError: naming the first check that fails, what was found, and what to set instead.
-        InterfaceError, ShapeError: for what is not an SDE, or not a state.
+        InterfaceError, ShapeError, OptionError: for what is not an SDE, or not a state, or no times.
     """
     if not isinstance(sde, SDE):
         raise InterfaceError("sde", got=type(sde).__name__, expected="an SDE", fix="Make one with sdekit.make_sde.")
@@ -92,7 +94,12 @@ def _run(check: Callable[[Probe], str], probe: Probe) -> str:
 def _points(sde: SDE, x: Tensor | None, t: Any) -> tuple[Tensor, list[float]]:
     times = _times(sde) if t is None else [t] if not isinstance(t, (Sequence, Tensor)) else list(t)
     values = [finite_number("t", float(v) if isinstance(v, Tensor) else v) for v in times]
-    return (_states(sde, values) if x is None else check_state(x).to(torch.float64)), values
+    if not values:
+        raise OptionError("t", got="no times", expected="at least one", fix="Leave t out, or pass t=[0.3, 0.7].")
+    if x is not None and not check_state(x).numel():
+        expected = "at least one row of at least one number"
+        raise ShapeError("x", got=f"shape {tuple(x.shape)}", expected=expected, fix="Leave x out, or pass some states.")
+    return (_states(sde, values) if x is None else x.to(torch.float64)), values
 
 
 def _times(sde: Any) -> list[float]:
@@ -105,8 +112,11 @@ def _times(sde: Any) -> list[float]:
 
 
 def _states(sde: SDE, times: list[float]) -> Tensor:
-    """Random states in the first number of dimensions in which nothing is raised, positive if it is not finite else."""
-    tried = []
+    """Random states in the first number of dimensions that the SDE takes, positive if it is not finite else.
+
+    Where outputs fit in none, the first in which nothing is raised: what is wrong with them is then reported.
+    """
+    tried, unfitting = [], []
     for size in _SIZES:
         generator = torch.Generator().manual_seed(11)
         x = torch.randn(_BATCH, size, dtype=torch.float64, generator=generator)
@@ -118,7 +128,16 @@ def _states(sde: SDE, times: list[float]) -> Tensor:
             tried.append(error)
             continue
         finite = all(isinstance(v, Tensor) and bool(torch.isfinite(v).all()) for v in found)
-        return x if finite else x.abs() + 0.1
+        x = x if finite else x.abs() + 0.1
+        try:
+            check_output(found[0], x, "drift")
+            check_diffusion(found[1], x, sde.noise_type)
+        except ModelOutputError:
+            unfitting.append(x)
+            continue
+        return x
+    if unfitting:
+        return unfitting[0]
     raise ConformanceError(
         "states",
         repr(sde),

@@ -10,7 +10,7 @@ import torch
 
 import sdekit
 from sdekit import processes
-from sdekit.errors import ConformanceError, InterfaceError, ShapeError
+from sdekit.errors import ConformanceError, InterfaceError, OptionError, ShapeError
 from sdekit.targets import GaussianMixture
 from sdekit.testing import check_sde, exact_problems, polynomial_problems, sde_problems
 
@@ -85,6 +85,7 @@ def test_dimensions_are_found_and_states_of_any_rank_are_taken():
         return torch.stack([b, c, -a], 1)
 
     assert "finite" in check_sde(user(drift)).checks
+    assert "finite" in check_sde(user(diffusion=columns_of_three, noise_type="general")).checks
     assert "rows" in check_sde(user(), torch.randn(3, 2, 4, 4)).checks
     assert check_sde(user(), torch.randn(3)).classes[0] == "scalar"
     root = user(diffusion=lambda t, x: torch.sqrt(x))
@@ -133,6 +134,12 @@ def mixing(t: Any, x: Any) -> Any:
 def heisenberg(t: Any, x: Any) -> Any:
     one, zero = torch.ones_like(x[:, 0]), torch.zeros_like(x[:, 0])
     return torch.stack([torch.stack([one, zero], 1), torch.stack([zero, x[:, 0]], 1)], -1)
+
+
+def columns_of_three(t: Any, x: Any) -> Any:
+    """Takes any number of dimensions without an error, and fits three."""
+    one, zero = torch.ones_like(x[:, 0]), torch.zeros_like(x[:, 0])
+    return torch.stack([torch.stack([one, zero, x[:, 0]], 1), torch.stack([zero, one, -x[:, 0]], 1)], -1)
 
 
 def swapped(*arguments: Any) -> Any:
@@ -230,3 +237,8 @@ def test_what_is_no_sde_or_state_is_refused():
         check_sde(user(), torch.tensor(1.0))
     with pytest.raises(InterfaceError, match="t"):
         check_sde(user(), t="now")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="t: got no times"):
+        check_sde(user(), t=[])
+    for shape in ((0, 2), (3, 0)):
+        with pytest.raises(ShapeError, match="x: got shape"):
+            check_sde(user(), torch.zeros(shape))
