@@ -28,7 +28,8 @@ class LCM(PlanSolver):
     Without noise at the last level it ends at the prediction: use a grid that ends at sigma = 0.
 
     diffusers' LCMScheduler replaces the prediction by c_out data + c_skip x besides, with c_skip next to 0 except at
-    the smallest times.
+    the smallest times. Its TCDScheduler with eta=1 is this, but for the noise of the first training time; with eta=0 it
+    is `ddim`, and its default 0.3, a step of that to 0.7 of the next time and noise up from there, is not here.
     """
 
     family: ClassVar[str] = "consistency"
