@@ -16,6 +16,7 @@ __all__ = ["describe", "from_json", "to_json"]
 
 _FORMAT = "sdekit-plan"
 _VERSION = 1
+_NEAR = 1e-9  # of a time's size: times at given noise levels are known to rounding
 
 
 def describe(plan: Plan) -> str:
@@ -94,7 +95,7 @@ def from_json(text: str) -> Plan:
         if document["format"] != _FORMAT or document["version"] != _VERSION:
             raise _not_a_plan(f"format {document['format']!r}, version {document['version']!r}")
         clock = document["clock"]
-        return Plan(
+        plan = Plan(
             solver=str(document["solver"]),
             times=tuple(float(t) for t in document["times"]),
             rows=tuple(_row_from_json(row) for row in document["rows"]),
@@ -105,8 +106,32 @@ def from_json(text: str) -> Plan:
         )
     except SdekitError:
         raise
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
         raise _not_a_plan(f"{type(error).__name__}: {error}") from error
+    _check_times_of_rows(plan)
+    return plan
+
+
+def _check_times_of_rows(plan: Plan) -> None:
+    """A changed grid does not fit its rows: each step begins with a call at its start, unless a kick comes first.
+
+    Or at its end, in plans that do not begin at the level of their first time: annealed Langevin dynamics.
+    """
+    first, step = plan.rows[0], -1
+    levels = zip((first.alpha, first.sigma), plan.start, strict=True)
+    late = not all(math.isclose(a, b, rel_tol=_NEAR, abs_tol=_NEAR) for a, b in levels)
+    for i, row in enumerate(plan.rows):
+        if row.step == step:
+            continue
+        step = row.step
+        at = plan.times[step + late]
+        if row.kick is None and abs(row.t - at) > _NEAR * max(map(abs, plan.times[step : step + 2])):
+            raise OptionError(
+                "text",
+                got=f"row {i}, the first of step {step}, with a call at t = {row.t!r}",
+                expected=f"one at the {'end' if late else 'start'} of the step, {at!r}",
+                fix="Plan again for other times: rows belong to the grid that they were made for.",
+            )
 
 
 def _row_from_json(row: dict[str, Any]) -> Row:

@@ -10,7 +10,7 @@ import pickle
 import numpy as np
 import pytest
 
-from sdekit import VP, Plan, RectifiedFlow, solvers
+from sdekit import EDM, VP, Plan, RectifiedFlow, solvers
 from sdekit.affine import Level
 from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.plan import DATA, NOISE, Block, Combination, Direction, Row, combine, commit, stage
@@ -159,3 +159,25 @@ def test_coefficients_are_frozen_finite_and_square() -> None:
     for matrix in ([1.0], [[1.0, 2.0]]):
         with pytest.raises(ShapeError, match=r"\(k, k\)"):
             Block(matrix)
+
+
+def test_json_whose_times_are_not_those_of_its_rows_is_refused() -> None:
+    for name in NAMES:
+        text = solvers.get(name).plan(VP(), np.linspace(0.9, 0.05, 6)).to_json()
+        assert Plan.from_json(text).to_json() == text
+        document = json.loads(text)
+        if document["rows"][0]["kick"] is None:
+            for times in (document["times"][::-1], [0.91, *document["times"][1:]]):
+                with pytest.raises(OptionError, match=r"^text: got row 0, .* t = 0\.9; expected"):
+                    Plan.from_json(json.dumps({**document, "times": times}))
+    up = solvers.get("ddim").plan(VP(), [0.1, 0.5, 0.9])
+    assert Plan.from_json(up.to_json()) == up
+    with pytest.raises(OptionError, match=r"^text: got row 0"):
+        Plan.from_json(solvers.get("ddim").plan(VP(), [0.9, 0.1]).to_json().replace("[0.9, 0.1]", "[0.1, 0.9]"))
+    annealed = solvers.get("annealed_langevin").plan(EDM(), [20.0, 5.0, 1.0])  # calls at ends of steps, without a kick
+    assert Plan.from_json(annealed.to_json()) == annealed
+    churned = solvers.get("edm", churn=2.0).plan(EDM(), [20.0, 5.0, 1.0, 0.0])
+    assert Plan.from_json(churned.to_json()) == churned
+    for times in ([10**400, 0], [math.nan, 0.0], ["a", 0.0]):
+        with pytest.raises(OptionError, match=r"^(text|plan times): got"):
+            Plan.from_json(json.dumps({**json.loads(up.to_json()), "times": times}))
