@@ -189,9 +189,13 @@ class Dense:
         last.until[np.searchsorted(last.rows, which)] = when
 
     def at(self, t: Any) -> Tensor:
-        """The states at a time, or at a time for each sample. Raises OptionError outside what a sample has reached."""
+        """The states at a time, or at a time for each sample.
+
+        Raises:
+            OptionError: outside what a sample has reached, or for times that are no numbers.
+        """
         batch = len(self.start)
-        given = t.detach().cpu().double().reshape(-1).numpy() if isinstance(t, Tensor) else np.asarray(t, dtype=float)
+        given = _numbers(t)
         if given.size not in (1, batch):
             got = f"{given.size} times for {batch} samples"
             raise OptionError("t", got=got, expected="one time, or one for each sample", fix="Call it once for each.")
@@ -211,13 +215,26 @@ class Dense:
             row = int(np.flatnonzero(left)[0])
             raise OptionError(
                 "t",
-                got=f"{wanted[row]!r} for sample {row}",
+                got=f"{float(wanted[row])!r} for sample {row}",
                 expected=f"a time between {self.ends[0]!r} and where the sample's solution ends",
                 fix="Ask for a time that it has reached.",
             )
         if not order:
             return self.start.clone()
         return torch.cat(out)[torch.from_numpy(np.argsort(np.concatenate(order))).to(self.start.device)]
+
+
+def _numbers(t: Any) -> np.ndarray:
+    """Times as float64. Raises OptionError for what is not real numbers."""
+    try:
+        values = t.detach().cpu() if isinstance(t, Tensor) else torch.as_tensor(np.ascontiguousarray(t))
+        real = values.dtype is not torch.bool and not values.is_complex()
+    except (TypeError, ValueError, RuntimeError):
+        real, values = False, torch.zeros(0)
+    if not real:
+        got, expected = (str(t.dtype) if isinstance(t, Tensor) else repr(t)), "one time, or one for each sample"
+        raise OptionError("t", got=got, expected=expected, fix="Pass a real number, or a tensor (B,) of them.")
+    return values.double().reshape(-1).numpy()
 
 
 def evaluate(

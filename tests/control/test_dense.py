@@ -104,6 +104,14 @@ def test_what_is_refused():
     for t in (-0.1, 1.1, torch.tensor([0.5, 1.5]), torch.zeros(3)):
         with pytest.raises(OptionError):
             s.at(t)
+    wrong: Any
+    for wrong in ("a", None, 0.5j, True, torch.tensor(0.5j), ["a"], [[0.1], [0.2, 0.3]]):
+        with pytest.raises(OptionError, match="t: got"):
+            s.at(wrong)
+    with pytest.raises(OptionError, match=r"got 1\.5 for sample 0"):
+        s.at(1.5)
+    both: Any = np.array([0.7, 0.5])
+    assert torch.equal(s.at(both[::-1]), s.at(torch.tensor([0.5, 0.7], dtype=torch.float64)))
     others: list[tuple[str, dict[str, Any]]] = [("rk45", {"steps": 4}), ("scipy:RK45", {"rtol": 1e-3})]
     for solver, options in others:
         with pytest.raises(SolverMismatchError, match="dense"):
