@@ -42,6 +42,8 @@ from sdekit.errors import InterfaceError, OptionError, ShapeError
 from sdekit.math.dyadic import LARGEST, LEVELS, branch, cells, chain, in_one_leaf, locate
 from sdekit.math.native import SCRATCH
 from sdekit.math.philox import NATIVE, PATH_TAG, check_sample_ids, check_seed, fill_path_normals, on_host
+from sdekit.shapes import finite_number, rows_of
+from sdekit.times import check_count
 
 __all__ = ["LARGEST", "LEVELS", "BrownianPath", "check_intervals", "check_moments"]
 
@@ -71,7 +73,7 @@ class BrownianPath:
 
     def __init__(self, seed: int, sample_ids: Tensor, size: int, moments: int = 2) -> None:
         self.seed, self.sample_ids = check_seed(seed), check_sample_ids(sample_ids)
-        self.size, self.moments = size, check_moments(moments)
+        self.size, self.moments = check_count("size", size, least=0), check_moments(moments)
         self._ends: dict[float, Tensor] = {}  # of all samples, by time
         self._last: tuple[Tensor, Tensor] | None = None
 
@@ -90,9 +92,9 @@ class BrownianPath:
             OptionError: for times outside the path, equal, or closer together than it resolves.
             InterfaceError, ShapeError: for times of another kind or shape. Tensors are read, which waits for a device.
         """
-        ids = self.sample_ids if rows is None else self.sample_ids[rows]
+        ids = self.sample_ids if rows is None else rows_of(self.sample_ids, rows)
         if rows is None and not isinstance(s, Tensor) and not isinstance(t, Tensor):
-            times = torch.tensor([[s], [t]], dtype=torch.float64)
+            times = torch.tensor([[_number("s", s)], [_number("t", t)]], dtype=torch.float64)
             check_intervals(times[0], times[1])
             return self._between(ids, times, self._shared(float(s), float(t)))
         times = torch.stack([_times(name, v, ids) for name, v in (("s", s), ("t", t))])
@@ -104,7 +106,7 @@ class BrownianPath:
 
         Independent standard normals. Raises as `increment`.
         """
-        times = torch.tensor([[s], [t]], dtype=torch.float64)
+        times = torch.tensor([[_number("s", s)], [_number("t", t)]], dtype=torch.float64)
         check_intervals(times[0], times[1])
         values = [value[:count] for value in self._shared(s, t, count)]
         return _standard(self._between(self.sample_ids, times, values), s, t)
@@ -344,10 +346,15 @@ def check_intervals(s: Tensor, t: Tensor) -> None:
     )
 
 
+def _number(name: str, value: Any) -> float:
+    """A float, of which `check_intervals` says more."""
+    return value if isinstance(value, float) else finite_number(name, value)
+
+
 def _times(name: str, value: float | Tensor, ids: Tensor) -> Tensor:
     """(n,) float64 on the device of the ids."""
     if not isinstance(value, Tensor):
-        return torch.full((len(ids),), value, dtype=torch.float64, device=ids.device)
+        return torch.full((len(ids),), _number(name, value), dtype=torch.float64, device=ids.device)
     if value.dtype != torch.float64 or value.device != ids.device:
         got, expected = f"{value.dtype} on {value.device}", f"float64 on {ids.device}"
         raise InterfaceError(name, got=got, expected=expected, fix="Convert it with .to().")

@@ -21,6 +21,7 @@ __all__ = [
     "expand_time",
     "finite_number",
     "overwritable",
+    "rows_of",
     "time_like",
     "uninitialised_like",
 ]
@@ -143,6 +144,15 @@ def beside(t: float, towards: float, dtype: torch.dtype) -> float:
 def uninitialised_like(x: Tensor) -> Tensor:
     """A buffer like x whose content must be overwritten before it is read: the only place that makes one."""
     return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def rows_of(x: Tensor, rows: Any) -> Tensor:
+    """x[rows]. Raises OptionError for what is no index of it."""
+    try:
+        return x[rows]
+    except (IndexError, TypeError) as error:
+        expected = f"whole numbers below {len(x)}"
+        raise OptionError("rows", got=repr(rows), expected=expected, fix="Pass indices of the samples.") from error
 
 
 def overwritable(x: Tensor) -> bool:

@@ -360,6 +360,24 @@ def test_times_of_samples_that_are_refused(s, t, rows, error):
         path(batch=2, moments=4)
 
 
+def test_what_is_no_size_time_or_row_is_refused():
+    ids = torch.arange(2)
+    wrong: Any
+    for wrong in (-1, 1.5, "a", None, True):
+        with pytest.raises((OptionError, InterfaceError), match="size: got"):
+            BrownianPath(0, ids, wrong)
+    p, at = path(batch=2), torch.tensor([0.1, 0.2], dtype=torch.float64)
+    for wrong in ("a", None, True, 1j):
+        for s, t, name in ((wrong, 1.0, "s"), (1.0, wrong, "t"), (at, wrong, "t")):
+            with pytest.raises(InterfaceError, match=f"{name}: got"):
+                p.increment(s, t)
+        with pytest.raises(InterfaceError, match="s: got"):
+            p.normals(wrong, 1.0)
+    for wrong in (torch.tensor([2]), torch.tensor([0.5]), "a"):
+        with pytest.raises(OptionError, match="rows: got"):
+            p.increment(0.1, 0.2, wrong)
+
+
 def test_nothing_to_draw():
     assert torch.stack(path(batch=0).normals(0.1, 0.2)).shape == (2, 0, 8)
     assert torch.stack(path(batch=3, size=0).normals(0.1, 0.2)).shape == (2, 3, 0)
