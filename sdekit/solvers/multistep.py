@@ -18,9 +18,10 @@ import torch
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
+from sdekit.math.phi import MAX_PHI
 from sdekit.plan import NOISE, Row, commit
 from sdekit.sde import Stochasticity
-from sdekit.solvers.adams import ramped_order, single_step_starts
+from sdekit.solvers.adams import check_order, ramped_order, single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.clocks import clocked_rows
 from sdekit.solvers.exponential import limit_row, touches_end
@@ -51,7 +52,7 @@ class _ClockedAdams(PlanSolver):
     final_order: int | None
 
     def __post_init__(self) -> None:
-        check_count("order", self.order)
+        check_order(self.order, MAX_PHI)
         check_choice("starter", self.starter, _STARTERS)
         check_final_order(self.final_order, self.order)
 

@@ -22,8 +22,10 @@ from typing import ClassVar
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
 from sdekit.math.interpolation import exponential_weights
+from sdekit.math.phi import MAX_PHI
 from sdekit.plan import NOISE, Row, commit, stage
 from sdekit.sde import Stochasticity
+from sdekit.solvers.adams import check_order
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.exponential import limit_row, touches_end
 from sdekit.times import check_count
@@ -126,7 +128,7 @@ class IPNDM(PlanSolver):
     order: int = 4
 
     def __post_init__(self) -> None:
-        check_count("order", self.order)
+        check_order(self.order, MAX_PHI)
 
     @property
     def declared(self) -> Order:  # type: ignore[override]
@@ -188,6 +190,7 @@ class PLMS(PlanSolver):
 
     def __post_init__(self) -> None:
         check_count("order", self.order, least=2)
+        check_order(self.order, MAX_PHI)
 
     @property
     def declared(self) -> Order:  # type: ignore[override]

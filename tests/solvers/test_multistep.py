@@ -502,3 +502,11 @@ def test_options_are_checked_when_a_solver_is_made() -> None:
     for name, options in wrong:
         with pytest.raises((OptionError, SdekitError)):
             solvers.get(name, **options)
+
+
+@pytest.mark.parametrize("name", ["lms", "deis", "ipndm", "plms"])
+def test_orders_beyond_the_weights_are_refused_when_made(name):
+    grid = torch.linspace(1.0, 0.01, 31, dtype=torch.float64)
+    assert solvers.get(name, order=20).plan(VP(), grid).steps == 30
+    with pytest.raises(OptionError, match="order: got 21; expected 1 to 20"):
+        solvers.get(name, order=21)
