@@ -197,9 +197,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
         matcher.set_seq1(candidate.casefold())
         # The quick ratio is an upper bound.
         if slip or (matcher.quick_ratio() >= _ALIKE and matcher.ratio() >= _ALIKE):
-            ranked.append((not slip, -matcher.ratio(), candidate))
+            ranked.append((not slip, -matcher.ratio(), candidate.islower() != name.islower(), candidate))
     if ranked:
-        return "Did you mean " + " or ".join(repr(candidate) for *_, candidate in sorted(ranked)[:3]) + "?"
+        # Of names that differ in case alone the one in the case of what was typed.
+        nearest = list({candidate.casefold(): candidate for *_, candidate in sorted(ranked, reverse=True)}.values())
+        return "Did you mean " + " or ".join(map(repr, nearest[:-4:-1])) + "?"
     return "Use one of: " + ", ".join(names) + "." if names else "It takes none."
 
 

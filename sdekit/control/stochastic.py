@@ -211,8 +211,12 @@ class _Loop(Session):
             old = a.x if len(index) == len(a) else a.x.index_select(0, at)
             with torch.no_grad():
                 error[index] = self.norm(estimate, old, found)
+            finite = np.isfinite(error[index])
+            a.met[index[~finite]] = int(Status.NON_FINITE)
+            if found.requires_grad and not finite.all():
+                index = index[finite]  # tried without the others: 0 times their infinite derivatives would be NaN
+                continue
             new = found if len(index) == len(a) else new.index_copy(0, at, found)
-            a.met[index[~np.isfinite(error[index])]] = int(Status.NON_FINITE)
             break
         return new, np.where(np.isnan(error), np.inf, error)
 

@@ -219,3 +219,26 @@ def test_a_sample_without_a_root_at_any_step_fails_alone(name):
     masked = solve(sde, x, [1.0, 1.5], name, 1e-2, on_failure="mask")
     good = solve(sde, x[[0, 2]], [1.0, 1.5], name, 1e-2, sample_ids=torch.tensor([0, 2]))
     assert masked.status.tolist() == [0, 1, 0] and torch.equal(masked.x[[0, 2]], good.x)
+
+
+def test_gradients_pass_by_attempts_that_overflow():
+    """A step across t = 0.1 throws the second sample so far that the drift there is infinite; 0 times that is NaN."""
+
+    def run(offset, x):
+        sde = sdekit.make_sde(
+            lambda t, x: torch.where(t > 0.1, -x * torch.exp(40 * x * x - offset), torch.zeros_like(x)),
+            lambda t, x: 0.05 * torch.ones_like(x),
+            additive=True,
+        )
+        return sdekit.solve(sde, x, [0.0, 0.15], "sra1", rtol=1e-2, atol=1e-2, seed=0)
+
+    x = torch.tensor([[1.9], [2.0], [0.1]], dtype=torch.float64, requires_grad=True)
+    offset = torch.tensor(155.5, dtype=torch.float64, requires_grad=True)
+    found = run(offset, x)
+    assert found.rejected.tolist()[1] > 0
+    gradients = torch.autograd.grad(found.x.sum(), (offset, x))
+    with torch.no_grad():
+        assert torch.equal(run(offset, x).x, found.x)
+        high, low = (float(run(offset + e, x).x.sum()) for e in (1e-4, -1e-4))
+    assert all(g.isfinite().all() for g in gradients)
+    assert float(gradients[0]) == pytest.approx((high - low) / 2e-4, rel=1e-4)
