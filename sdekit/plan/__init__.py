@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdekit.plan.coefficients import Block, Coefficient, Direction
 from sdekit.plan.interpret import interpret, interpret_all
 from sdekit.plan.program import Plan
-from sdekit.plan.rows import DATA, NOISE, Combination, Row, combine, commit, outputs_of, stage
+from sdekit.plan.rows import DATA, NOISE, Combination, Row, combine, commit, commit_history, outputs_of, stage
 
 __all__ = [
     "DATA",
@@ -18,6 +18,7 @@ __all__ = [
     "Row",
     "combine",
     "commit",
+    "commit_history",
     "interpret",
     "interpret_all",
     "outputs_of",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sdekit.affine import Level
 from sdekit.plan.coefficients import Coefficient
 
-__all__ = ["DATA", "NOISE", "Combination", "Row", "combine", "commit", "outputs_of", "stage"]
+__all__ = ["DATA", "NOISE", "Combination", "Row", "combine", "commit", "commit_history", "outputs_of", "stage"]
 
 DATA = (1.0, 0.0)
 NOISE = (0.0, 1.0)
@@ -99,6 +99,20 @@ def outputs_of(ages: Sequence[int], weights: Sequence[float]) -> tuple[tuple[int
     """The outputs of a combination, without zero terms: a weight for each of the ages, which ascend, or the first."""
     pairs = zip(ages, weights)  # noqa: B905  # to say that lengths may differ costs half as much again
     return tuple([(age, w) for age, w in pairs if w != 0.0]) if 0.0 in weights else tuple(pairs)
+
+
+def commit_history(
+    step: int,
+    at: Level,
+    weights: tuple[float, float],
+    base: float,
+    ages: Sequence[int],
+    outputs: Sequence[float],
+    std: float,
+) -> Row:
+    """As `commit`, of outputs by their ages as for `outputs_of` and one noise: what planning makes most of."""
+    combination = Combination(base, outputs_of(ages, outputs), ((0, std),) if std != 0.0 else ())
+    return Row(at.t, at.alpha, at.sigma, weights, combination, None, step)
 
 
 def combine(

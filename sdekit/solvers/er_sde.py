@@ -22,7 +22,7 @@ import numpy as np
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
 from sdekit.math.quadrature import gauss_legendre
-from sdekit.plan import DATA, Combination, Row, commit, outputs_of
+from sdekit.plan import DATA, Row, commit, commit_history
 from sdekit.sde import Stochasticity
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.exponential import limit_row, regular_steps
@@ -174,10 +174,9 @@ class ERSDE(PlanSolver):
                 weights = self._released(s, t, ratio, [rho for _, rho in history])
             else:
                 weights = exact[n] if len(history) > 1 else [1 - ratio]
-            outputs = outputs_of([i - row for row, _ in history], [t.alpha * w for w in weights])
+            ages, outputs = [i - row for row, _ in history], [t.alpha * w for w in weights]
             std = t.sigma * math.sqrt(-math.expm1(2 * log_kept))
-            base = Combination(t.alpha / s.alpha * ratio, outputs, ((0, std),) if std != 0.0 else ())
-            rows.append(Row(s.t, s.alpha, s.sigma, DATA, base, None, n))
+            rows.append(commit_history(n, s, DATA, t.alpha / s.alpha * ratio, ages, outputs, std))
         return rows
 
     def _limit(self, n: int, s: Level, t: Level) -> Row:

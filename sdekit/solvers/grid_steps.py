@@ -15,7 +15,7 @@ import numpy as np
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.math.interpolation import moment_weights
-from sdekit.plan import DATA, NOISE, Combination, Row, outputs_of
+from sdekit.plan import DATA, NOISE, Row, commit_history
 from sdekit.sde import Stochasticity
 from sdekit.solvers.exponential import ExponentialStep, exponential_step, krogstad_rows, limit_row, regular_steps
 
@@ -181,10 +181,9 @@ def multistep_rows(
     found = steps.weights(counts, _special(second, third, steps.t))
     weights = DATA if prediction == "data" else NOISE
     for n, scale, std, b in zip(which, *steps.linear(), found, strict=True):
-        i, at = calls[n], levels[n]
+        i = calls[n]
         ages = [i - calls[n - j] for j in range(len(b))]
-        base = Combination(scale, outputs_of(ages, b), ((0, std),) if std != 0.0 else ())
-        rows[i] = Row(at.t, at.alpha, at.sigma, weights, base, None, n)
+        rows[i] = commit_history(n, levels[n], weights, scale, ages, b, std)
     return rows
 
 

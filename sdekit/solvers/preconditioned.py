@@ -35,22 +35,21 @@ from torch import Tensor
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError, ShapeError
+from sdekit.math.phi import MAX_PHI
 from sdekit.model import Model
 from sdekit.plan import DATA, Combination, Row, combine
 from sdekit.plan.coefficients import Block, Coefficient, Direction
 from sdekit.sde import Stochasticity
 from sdekit.shapes import expand_time
-from sdekit.solvers.adams import START_ORDER, single_step_starts
+from sdekit.solvers.adams import START_ORDER, check_order, single_step_starts
 from sdekit.solvers.base import Order, PlanSolver, register
 from sdekit.solvers.clocks import CLOCKS
 from sdekit.solvers.exponential import lambda_rule, limit_row
 from sdekit.solvers.grid_steps import history_weights
 from sdekit.solvers.options import check_choice
-from sdekit.times import check_count
 
 __all__ = ["Moments", "PreconditionedAdams", "centred", "moments_of"]
 
-_MOST = 20
 _HALF = 0.5
 _KUTTA = ((_HALF,), (0.0, _HALF), (0.0, 0.0, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
 
@@ -93,8 +92,7 @@ class PreconditionedAdams(PlanSolver):
     clock: str = "lambda"
 
     def __post_init__(self) -> None:
-        if check_count("order", self.order) > _MOST:
-            raise OptionError("order", got=repr(self.order), expected=f"1 to {_MOST}", fix="Lower it.")
+        check_order(self.order, MAX_PHI)
         check_choice("clock", self.clock, CLOCKS)
         check_choice("form", self.form, ("interpolating", "data"))
         check_choice("mean", self.mean, ("any", "zero"))

@@ -19,7 +19,7 @@ import numpy as np
 
 from sdekit.affine import AffineSDE, Level
 from sdekit.errors import OptionError
-from sdekit.plan import DATA, NOISE, Combination, Row, outputs_of
+from sdekit.plan import DATA, NOISE, Row, commit_history
 from sdekit.reverse import stochasticity_at
 from sdekit.sde import Stochasticity
 from sdekit.solvers.base import Order, register
@@ -128,13 +128,11 @@ class SASolver(SnrClocked):
                 # Both have the newest of one history.
                 corrected = [step.scale * w for w in open_step.change]
                 weights = [a + b for a, b in itertools.zip_longest(corrected, weights, fillvalue=0.0)]
-            noises = ((0, step.std),) if step.std != 0.0 else ()
-            base = Combination(step.scale, outputs_of(ages, weights), noises)
-            rows.append(Row(s.t, s.alpha, s.sigma, self._weights, base, None, n))
+            rows.append(commit_history(n, s, self._weights, step.scale, ages, weights, step.std))
             open_step = step if self.corrector_order else None
             if open_step is not None and self.mode == "pece":
-                again = Combination(1.0, outputs_of([0, *[age + 1 for age in ages]], step.change))
-                rows.append(Row(t.t, t.alpha, t.sigma, self._weights, again, None, n))
+                again = [0, *[age + 1 for age in ages]]
+                rows.append(commit_history(n, t, self._weights, 1.0, again, step.change, 0.0))
                 open_step = None
         return rows
 

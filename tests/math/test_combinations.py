@@ -7,10 +7,10 @@ from array import array
 import pytest
 import torch
 
-from sdekit.math import combinations, native
+from sdekit.math import combinations
 from sdekit.math.combinations import TERMS, kernel, passes_of, plain, table
-from sdekit.math.native import ENOUGH, Native
-from tests.math.test_native import compiled
+from sdekit.math.native import ENOUGH
+from tests.math.test_native import check_refused, compiled
 
 WEIGHTS = [0.3, -1.7, 1e-9, 0.11, 5.3, -0.77, 2.1, 1.0, -3e4, 0.5, 0.25, 1 / 3]
 
@@ -96,15 +96,9 @@ def test_large_states_are_left_to_several_threads(monkeypatch):
 @compiled
 @pytest.mark.slow
 def test_a_wrong_build_is_refused(tmp_path, monkeypatch):
-    source = (native._FOLDER / "combinations.c").read_text()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(native, "_FOLDER", tmp_path)
     mutants = {
         "#define T3(fma) fma(c2, x2[i], T2(fma))": "#define T3(fma) (c2 * x2[i] + T2(fma))",
         "c4 = (T)c[4]": "c4 = (T)c[3]",
         "i < size; i++) out": "i < size - 1; i++) out",
     }
-    for right, wrong in mutants.items():
-        (tmp_path / "combinations.c").write_text(source.replace(right, wrong))
-        found = Native(combinations._right, "combinations.c", enough=0)
-        assert right in source and found.get(0) is None and found.reason == "the build gives other results"
+    check_refused(combinations._right, "combinations.c", mutants, tmp_path, monkeypatch)

@@ -38,6 +38,19 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "sdekit" / "native"
 
 
+def check_refused(
+    accept: Any, source: str, mutants: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Builds of a kernel's source with each of these texts replaced are not used."""
+    text = (native._FOLDER / source).read_text()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "_FOLDER", tmp_path)
+    for right, wrong in mutants.items():
+        (tmp_path / source).write_text(text.replace(right, wrong))
+        found = Native(accept, source, enough=0)
+        assert right in text and found.get(0) is None and found.reason == "the build gives other results"
+
+
 def both(monkeypatch: pytest.MonkeyPatch, built: Native, draw: Any) -> list[Any]:
     """What a function gives by C and by PyTorch."""
     found = []

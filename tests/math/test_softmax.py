@@ -7,10 +7,9 @@ import math
 import pytest
 import torch
 
-from sdekit.math import native, softmax
-from sdekit.math.native import Native
+from sdekit.math import softmax
 from sdekit.math.softmax import Logits, fused_softmax
-from tests.math.test_native import compiled
+from tests.math.test_native import check_refused, compiled
 
 LEAST = -472.0
 
@@ -85,11 +84,5 @@ def test_where_there_is_no_kernel_nothing_is_touched(monkeypatch):
 @compiled
 @pytest.mark.slow
 def test_a_wrong_build_is_refused(tmp_path, monkeypatch):
-    source = (native._FOLDER / "softmax.c").read_text()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(native, "_FOLDER", tmp_path)
     mutants = {"1.0 / 5040": "1.0 / 5041", "larger(least, z[k + i] - most)": "larger(z[k + i] - most, least)"}
-    for right, wrong in mutants.items():
-        (tmp_path / "softmax.c").write_text(source.replace(right, wrong))
-        found = Native(softmax._right, "softmax.c", enough=0)
-        assert right in source and found.get(0) is None and found.reason == "the build gives other results"
+    check_refused(softmax._right, "softmax.c", mutants, tmp_path, monkeypatch)
