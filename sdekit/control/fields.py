@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdekit.control.clocks import CLOCKS, of_times
+from sdekit.control.clocks import CLOCKS
 from sdekit.control.nodes import Nodes
 from sdekit.errors import ModelOutputError, OptionError
 from sdekit.execute.outputs import same_memory
@@ -150,22 +150,25 @@ class FlowField:
         self._check_ends()
 
     def _at(self, times: np.ndarray) -> tuple[np.ndarray, list[Any]]:
-        """The scale, and at each node the time and the weights of data and noise, or of x and the network's output."""
+        """The scale, and at each node what the network is told, the weights (2, m, n), and which of the m are its own.
+
+        The weights are those of data and noise, or of x and the network's output.
+        """
         schedules = self._schedules(times)
         scale, data, noise = self.clock.slope(schedules)
         t = torch.from_numpy(times)
         if not self.own:
             data, noise = self.model.convert((data, noise), schedules)
         inputs: Any = self.model.inputs(t, schedules, self.like) if self.plain else t.unbind()
-        m = len(times)
-        weights = torch.from_numpy(np.concatenate((data, noise))).unbind()
-        return scale, list(zip(inputs, weights[:m], weights[m:], strict=True))
+        weights = torch.from_numpy(np.stack((data, noise)))
+        return scale, [(told, weights, row) for row, told in enumerate(inputs)]
 
     def _schedules(self, times: np.ndarray) -> Schedules:
         """At these times, with the rates where they are read."""
         p = self.process
         needed = (p.alpha, p.sigma, p.alpha_rate, p.sigma_rate) if self.rates else (p.alpha, p.sigma)
-        return Schedules(*(of_times(f, times) for f in needed), *(np.nan,) * (4 - len(needed)))
+        t = torch.from_numpy(np.ascontiguousarray(times))
+        return Schedules(*(f(t).numpy() for f in needed), *(np.nan,) * (4 - len(needed)))
 
     def _check_ends(self) -> None:
         """That the network's prediction gives the slope at both ends."""
@@ -201,17 +204,18 @@ class FlowField:
 
     def __call__(self, call: Any, point: Tensor, out: Tensor | None = None) -> Tensor:
         """The slope at a point (n, *shape), in its computing dtype; `out` may be used for it."""
-        t, first, second = call
+        t, weights, row = call
         handed = point if point.dtype == self.dtype else point.to(self.dtype)
         version = None if handed.is_inference() else handed._version
         if self.own:
-            slope = self.model.predict((first.numpy(), second.numpy()), t, handed, **self.conditioning)
+            data, noise = weights[:, row].numpy()
+            slope = self.model.predict((data, noise), t, handed, **self.conditioning)
         else:
             raw = self._answer(t, handed)
             if self.copied:
-                slope = combined(point, first, raw, second, kernels(raw), out)
+                slope = combined(point, raw, weights, row, kernels(raw), out)
             else:
-                slope = Nodes.column(first, raw) * point + Nodes.column(second, raw) * raw
+                slope = Nodes.column(weights[0, row], raw) * point + Nodes.column(weights[1, row], raw) * raw
         if version is not None and handed._version != version:
             raise _changed("net", "its input")
         return slope
@@ -241,10 +245,9 @@ class FlowField:
 
     def take(self, call: Any, rows: Tensor) -> Any:
         """What to pass on for some of the rows."""
-        at, (t, first, second) = rows.cpu(), call
-        if self.plain:
-            return (t[0][rows], None if t[1] is None else t[1][at.numpy()]), first[at], second[at]
-        return t[at], first[at], second[at]
+        at, (t, weights, row) = rows.cpu(), call
+        told = (t[0][rows], None if t[1] is None else t[1][at.numpy()]) if self.plain else t[at]
+        return told, weights[:, row : row + 1, at].contiguous(), 0
 
     def select(self, rows: np.ndarray) -> None:
         for name, value in self.given.items():

@@ -106,22 +106,25 @@ class Sums:
 
 
 def combined(
-    a: Tensor, first: Tensor, b: Tensor, second: Tensor, library: ctypes.CDLL | None, out: Tensor | None = None
+    a: Tensor, b: Tensor, weights: Tensor, row: int, library: ctypes.CDLL | None, out: Tensor | None = None
 ) -> Tensor:
-    """first a + second b, with numbers for each sample, (n,) and float64; of b's dtype.
+    """weights_0 a + weights_1 b, with numbers for each sample; of b's dtype.
 
     Args:
+        weights: (2, m, n), float64 and contiguous, of which the given row holds.
         out: like a, contiguous, and of no memory in common with a and b. It may be used for the result.
     """
     if library is not None and a.dtype == b.dtype and a.is_contiguous() and b.is_contiguous():
         run = _function(library, "combine", a.dtype)
         if out is None:
             out = uninitialised_like(a)
-        run(out.data_ptr(), a.data_ptr(), b.data_ptr(), first.data_ptr(), second.data_ptr(), *_sizes(a))
+        _, rows, n = weights.shape
+        place = weights.data_ptr() + 8 * row * n
+        run(out.data_ptr(), a.data_ptr(), b.data_ptr(), place, place + 8 * rows * n, *_sizes(a))
         return out
     x, y = a.to(b.dtype).numpy(), b.numpy()
-    sums = _times_rows(x, first)
-    sums += _times_rows(y, second)
+    sums = _times_rows(x, weights[0, row])
+    sums += _times_rows(y, weights[1, row])
     return torch.from_numpy(sums)
 
 
@@ -166,7 +169,8 @@ def _results(shape: tuple[int, int], dtype: torch.dtype, library: ctypes.CDLL | 
     found = [sums.stage(i, x, rows[0], ratios, 1) for i in range(3) for ratios in (None, torch.stack(rows))]
     sums.slopes[2][0, 0], y[-1, -1], x[-1, 0] = torch.inf, torch.nan, torch.nan
     found += [torch.from_numpy(sums.error(i, x, y, floor)) for i in range(2) for floor in (None, 0.1)]
-    return [*found, combined(x, rows[0], y, rows[1], library)]
+    numbers = torch.stack([*rows, *rows[::-1]]).view(2, 2, -1)
+    return [*found, *(combined(x, y, numbers, row, library) for row in range(2))]
 
 
 def _right(library: Any) -> bool:

@@ -30,7 +30,7 @@ class EmbeddedRungeKutta(RungeKutta):
     Args:
         clock: on affine processes, for fixed steps: "rho" or "t".
         adaptive_clock: on affine processes, the variable of adaptive steps: see `sdekit.control.clocks`.
-        controller: "pi", "dopri5" (the default of rk45), "i", "pid", "pi33", "h211pi", "h211b", or a `Controller`.
+        controller: a name in `sdekit.solvers.controller.CONTROLLERS`, or a `Controller`.
         first_step: the length of the first step, in the clock's variable; None estimates it.
         compact: whether samples that have arrived leave the batch. False keeps its size for a drift that holds one
             value for each sample, or a network that was compiled for one size.
@@ -40,7 +40,7 @@ class EmbeddedRungeKutta(RungeKutta):
     adaptive: ClassVar[bool] = True
 
     adaptive_clock: str = "theta"
-    controller: str | Controller = "pi"
+    controller: str | Controller = "cautious"
     first_step: float | None = None
     compact: bool = True
 
@@ -84,7 +84,6 @@ class RK45(EmbeddedRungeKutta):
     tableau: ClassVar[Tableau] = embedded.DORMAND_PRINCE.tableau
     reference: ClassVar[str] = "Dormand and Prince, J. Comput. Appl. Math. 6 (1980)"
 
-    controller: str | Controller = "dopri5"
     error_weights: str = "dormand_prince"
 
     def __post_init__(self) -> None:

@@ -136,6 +136,7 @@ def _is_number(value: object) -> bool:
 
 
 CONTROLLERS: dict[str, Controller] = {
+    "cautious": Controller((0.85, -0.2, 0.0), safety=0.8),
     "i": Controller(),
     "pi": Controller((3 / 5, -1 / 5, 0.0)),
     "dopri5": Controller((0.85, -0.2, 0.0)),
@@ -146,7 +147,8 @@ CONTROLLERS: dict[str, Controller] = {
 }
 """By name: the elementary controller, Soederlind's PI.4.2, the one of Hairer's code dopri5 (Hairer, Norsett and Wanner,
 Solving Ordinary Differential Equations II, IV.2, with beta = 0.04), and Soederlind's PI.3.3, H312PID, H211PI and H211b
-with b = 4."""
+with b = 4. Hairer's with a safety of 0.8, "cautious", rejects less and takes fewest calls for an error:
+benchmarks/controllers.py prints what each takes."""
 
 
 def as_controller(controller: str | Controller) -> Controller:

@@ -197,7 +197,7 @@ def mixed(batch=13, size=5):
     return start(batch, size) * torch.logspace(-4, 4, batch, dtype=torch.float64)[:, None]
 
 
-@pytest.mark.parametrize("controller", ["i", "pi", "pid", "pi33", "h211pi", "h211b"])
+@pytest.mark.parametrize("controller", ["cautious", "i", "pi", "pid", "pi33", "h211pi", "h211b"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_does_not_know_of_the_others(name, controller):
     x, solver = mixed(), sdekit.solvers.get(name, controller=controller)
@@ -306,7 +306,7 @@ def test_options_change_the_steps():
     plain = run()
     first = run(first_step=1e-3)
     assert int(first.nfe[0] - 1) % 6 == 0 and not torch.equal(first.x, plain.x)
-    for name in ("i", "pid", "pi33", "h211pi", "h211b"):
+    for name in ("i", "pi", "dopri5", "pid", "pi33", "h211pi", "h211b"):
         assert not torch.equal(run(controller=name).x, plain.x)
     careful = run(controller=sdekit.solvers.Controller(safety=0.5))
     assert int(careful.steps[0]) > int(plain.steps[0]) and int(careful.rejected[0]) <= int(plain.rejected[0])
@@ -324,5 +324,5 @@ def test_controllers_are_soederlinds():
         e, step = np.full(2, 1e-2), np.array([0.5, 2.0])
         history = np.stack([np.log(e), np.log(e), step, step])
         found = controller.after_acceptance(e, step, history, 5)
-        assert found == pytest.approx(0.9 * 1e-2 ** (-sum(controller.beta) / 5))
+        assert found == pytest.approx(controller.safety * 1e-2 ** (-sum(controller.beta) / 5))
     assert CONTROLLERS["i"].after_rejection(np.array([32.0]), 5) == pytest.approx(0.45)

@@ -36,7 +36,9 @@ def results(x: torch.Tensor, library: ctypes.CDLL | None) -> list[torch.Tensor]:
     found = [sums.stage(i, x, gains, r, 1) for i in (0, 1, COUNT - 1) for r in (None, torch.stack((gains, ratios)))]
     found += [torch.from_numpy(sums.error(i, x, y, floor)) for i in (0, 1) for floor in (None, 0.3)]
     given = torch.zeros_like(x)
-    return [*found, combined(x, gains, y, ratios, library), combined(x, gains, y, ratios, library, given)]
+    weights = torch.stack((ratios, gains, gains, ratios)).view(2, 2, -1)
+    found += [combined(x, y, weights, row, library) for row in (0, 1)]
+    return [*found, combined(x, y, weights, 1, library, given)]
 
 
 def column(numbers: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -65,7 +67,8 @@ def test_numpy_makes_the_sums_one_after_the_other(shape, dtype):
     e = total(draw(2, COUNT, seed=99).numpy()[1])
     assert torch.equal(torch.from_numpy(sums.error(1, x, y, None)), e)
     assert torch.equal(torch.from_numpy(sums.error(1, x, y, 0.3)), e / (torch.maximum(x.abs(), y.abs()) + 0.3))
-    assert torch.equal(combined(x, gains, y, ratios, library), column(gains, x) * x + column(ratios, x) * y)
+    weights = torch.stack((ratios, gains, gains, ratios)).view(2, 2, -1)  # the second row holds
+    assert torch.equal(combined(x, y, weights, 1, library), column(gains, x) * x + column(ratios, x) * y)
 
 
 @compiled
