@@ -33,9 +33,16 @@ class Trace:
         self.stages, self.rows, self.x, self.nodes = stages, rows, x, nodes
         self.scheme, self.norm = stages.scheme, stages.norm
         self.calls, self.index = calls, index
+        self.kept: dict[int, Sample] = {}
+
+    def keep(self, which: np.ndarray) -> None:
+        """Note what concerns some of the samples: the stages are about to be run again."""
+        self.kept = {int(self.rows[at]): Sample(self, int(at)) for at in np.flatnonzero(which)}
 
     def of(self, row: int) -> Sample | None:
         """What concerns one sample of the original batch, if it took part."""
+        if row in self.kept:
+            return self.kept[row]
         found = np.flatnonzero(self.rows == row)
         return Sample(self, int(found[0])) if len(found) else None
 

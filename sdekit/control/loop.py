@@ -155,16 +155,19 @@ class _Loop(Session):
         trace = Trace(self.stages, a.rows, a.x, nodes, self.calls.nfe, self.attempts)
         self.calls.begin()
         new, end, error = self.stages.run(self.calls, a.x, a.slope, nodes)
+        trace.new, trace.error, trace.refused = new, error, self.calls.refused
+        if new.requires_grad and not np.isfinite(error).all():
+            trace.keep(~np.isfinite(error))
+            new, end, error = self.run_without(nodes, ~np.isfinite(error))
         self.field.check()
         if not self.scheme.reuses_end:
             arrives = False if lands is None or self.observer else lands & (a.goal == self.last)
             end = self.end_slope(nodes, new, (error <= 1) & ~arrives)
-        trace.new, trace.error = new, error
-        refused = trace.refused = self.calls.refused
-        if refused is not None:
-            error[refused] = np.inf
+        if self.calls.refused is not None:
+            error[self.calls.refused] = np.inf
         if a.alive is not None:
             error[~a.alive] = 0
+        trace.error = error
         self.attempts += 1
         seen = None
         if self.observer is not None:
@@ -182,6 +185,16 @@ class _Loop(Session):
         if lands is not None:
             self.arrive(lands, bad, save)
         self.look_ahead(trace)
+
+    def run_without(self, nodes: Nodes, out: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
+        """The step again, the samples `out` called where they are: 0 times an infinite derivative would be NaN."""
+        a = self.active
+        if (self.calls.nfe + self.scheme.calls > self.limit).any():
+            return a.x, a.slope, np.full(len(a), np.inf)  # the limit is told of before the next step
+        self.calls.begin(out)
+        new, end, error = self.stages.run(self.calls, a.x, a.slope, nodes)
+        error[out] = np.inf
+        return new, end, error
 
     def end_inside(
         self, seen: tuple[np.ndarray, Tensor], lands: np.ndarray | None, bad: np.ndarray | None

@@ -71,6 +71,7 @@ class Calls:
 
     Attributes:
         refused: (n,), or None where none is.
+        left_out: (n,), samples that are called at the start of the step instead of at its points, or None.
         full: how many calls were made for all that were active.
         made: how many calls in all.
     """
@@ -78,6 +79,7 @@ class Calls:
     def __init__(self, field: Field, active: Active, limit: int) -> None:
         self.field, self.active, self.limit = field, active, limit
         self.refused: np.ndarray | None = None
+        self.left_out: Tensor | None = None
         self.full = self.made = 0
 
     @property
@@ -85,9 +87,12 @@ class Calls:
         """The calls made for each active sample."""
         return self.full + self.active.extra
 
-    def begin(self) -> None:
+    def begin(self, left_out: np.ndarray | None = None) -> None:
         """Enter a step."""
         self.refused = None
+        x = self.active.x
+        column = (-1, *(1,) * (x.ndim - 1))
+        self.left_out = None if left_out is None else torch.from_numpy(left_out).to(x.device).view(column)
 
     def __call__(self, call: Any, point: Tensor, out: Tensor | None = None) -> Tensor:
         """The slopes at the points; those at the start of the step for samples that the model refuses.
@@ -95,6 +100,8 @@ class Calls:
         Args:
             out: may be used for them.
         """
+        if self.left_out is not None:
+            point = torch.where(self.left_out, self.active.x, point)
         if self.refused is None:
             self.made += 1
             self.full += 1

@@ -179,3 +179,27 @@ def test_foreign_errors_pass_with_a_note():
     with pytest.raises(KeyError, match="mine") as caught:
         sdekit.solve(ode(f), ONE, (0.0, 1.0), "rk45", rtol=1e-6)
     assert any("adaptive steps" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("compact", [True, False])
+@pytest.mark.parametrize("name", ["rk45", "dop853"])
+def test_gradients_pass_by_attempts_that_overflow(name, compact):
+    """The first attempts overflow, the shorter ones do not: 0 times the derivatives of the former would be NaN."""
+    solver = sdekit.solvers.get(name, first_step=0.5, compact=compact)
+
+    def run(scale, x, **options):
+        ode = sdekit.make_ode(lambda t, x: -scale * torch.exp(x.abs()) * torch.sign(x) * x**4)
+        return sdekit.solve(ode, x, (0.0, 1.0), solver, rtol=1e-7, checks="end", **options)
+
+    x = torch.linspace(2, 6, 5, dtype=torch.float64)[:, None].requires_grad_()
+    scale = torch.tensor(0.05, dtype=torch.float64, requires_grad=True)
+    s = run(scale, x)
+    by_scale, by_x = torch.autograd.grad(s.x.sum(), (scale, x))
+    with torch.no_grad():
+        assert torch.equal(run(scale, x).x, s.x) and s.rejected[4] > s.rejected[0] > 0
+        up, down = run(scale + 1e-5, x), run(scale - 1e-5, x)
+        assert float(by_scale) == pytest.approx(float((up.x - down.x).sum()) / 2e-5, rel=1e-4)
+        higher, lower = run(scale, x + 1e-5), run(scale, x - 1e-5)
+        assert torch.allclose(by_x, (higher.x - lower.x) / 2e-5, rtol=1e-3, atol=1e-6)
+    short = run(scale, x, max_nfe=20, on_failure="mask")
+    assert (short.status == int(Status.MAX_NFE)).all() and int(short.nfe.max()) <= 20
