@@ -45,7 +45,8 @@ _SIGN_TAG = 255 << 24
 def columns_times(g: Tensor, w: Tensor) -> Tensor:
     """g w, like x, for general noise: g (B, *shape, m) and w (B, m)."""
     rows = g.reshape(len(g), math.prod(g.shape[1:-1]), g.shape[-1])
-    return torch.bmm(rows, w[:, :, None]).reshape(g.shape[:-1])
+    # A row times the transpose: BLAS is up to five times as fast as with a column.
+    return torch.bmm(w[:, None, :], rows.mT).reshape(g.shape[:-1])
 
 
 class LocalNoise:
