@@ -15,6 +15,7 @@ from sdekit.bench.suite import Build, Suite, Work
 from sdekit.bench.summary import OWN_STEPS
 from sdekit.errors import UnknownNameError, suggest
 from sdekit.solvers import PlanSolver
+from sdekit.solvers.base import registered
 
 __all__ = ["Cell", "Named", "Timed", "Variant", "expand", "is_peer", "label_of", "runs_models"]
 
@@ -158,8 +159,8 @@ def _frozen(options: dict[str, Any]) -> Options:
 
 def _variant(solver: str, options: dict[str, Any]) -> Variant:
     solver = plugins.solver_name(solver)
-    solvers.get(solver, **options)
-    name = solvers.info(solver).name
+    # Not by solvers.info, which plans: what a user's solver raises is a row, and what hangs must hang in a worker.
+    name = solvers.get(solver, **options).name
     return Variant(name, _frozen(options), label_of(name, _frozen(options)))
 
 
@@ -174,7 +175,7 @@ def runs_models(name: str) -> bool:
 
 def _variants(suite: Suite) -> list[Variant]:
     """Every registered solver that runs models with its default options, each followed by the suite's variants."""
-    found = [_variant(info.name, {}) for info in solvers.available() if runs_models(info.name)]
+    found = [_variant(name, {}) for name in registered() if runs_models(name)]
     found += [_variant(entry.solver, dict(entry.options)) for entry in suite.variants]
     unique = dict.fromkeys(found)
     return sorted(unique, key=lambda v: v.solver)  # stable: a solver's variants stay in the suite's order

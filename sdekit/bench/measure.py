@@ -75,7 +75,7 @@ def described(cell: Cell) -> dict[str, Any]:
 def _family(solver: str) -> str:
     if not solver:
         return ""
-    return (peers.get if is_peer(solver) else solvers.info)(solver).family
+    return (peers.get if is_peer(solver) else solvers.get)(solver).family
 
 
 def _order(cell: Cell, method: Solver, tolerance: float) -> dict[str, Any]:

@@ -302,6 +302,11 @@ def get(name: str, **options: Any) -> Any:
     return cls(**{**_REGISTRY.options(name), **options})
 
 
+def registered() -> list[str]:
+    """The names of all registered solvers, sorted. Nothing of them is called, which may be other people's."""
+    return sorted(_REGISTRY)
+
+
 def available(*, backends: bool = False) -> list[SolverInfo]:
     """All registered solvers with their default options, by name.
 
@@ -309,7 +314,7 @@ def available(*, backends: bool = False) -> list[SolverInfo]:
         backends: list those of other packages too: "torchdiffeq:...", "torchode:...", "torchsde:..." and "scipy:...".
             They are left out else, as what is promised of registered solvers (speed, memory, batches) is not theirs.
     """
-    names = sorted(_REGISTRY)
+    names = registered()
     if backends:
         from sdekit.interop.names import backends as others
 

@@ -132,6 +132,26 @@ def test_solver_that_crashes_or_hangs_costs_its_own_row(mine: Path, tiny: Path, 
     assert {r["status"] for r in mended} == {"ok"}
 
 
+def test_solver_that_never_plans_costs_its_own_row(mine: Path, tiny: Path, tmp_path: Path) -> None:
+    """Nor does the process that starts the run call it: what hangs there hangs for ever."""
+    mine.write_text(
+        CODE
+        + """
+@dataclass(frozen=True)
+class Dddm(MyDDIM):
+    name: ClassVar[str] = "dddm"
+
+    def rows(self, process, times, stochasticity):
+        raise RuntimeError("not today")
+"""
+    )
+    asked = {"only": "dd[id]m", "on": "mixture, edm, half_log_snr", "plugins": Plugins(solvers=(f"{mine}:Dddm",))}
+    status, found = run(tiny, tmp_path / "out", engine="here", **asked)
+    assert status == 1
+    assert {r["solver"]: r["status"] for r in found} == {"ddim": "ok", "dddm": "failed"}
+    assert "not today" in next(r for r in found if r["solver"] == "dddm")["trace"]
+
+
 def own_suite(tiny: Path, place: Path | str) -> None:
     text = tiny.read_text().replace('edm = { make = "EDM" }', f'edm = {{ make = "{place}:Mine" }}')
     tiny.write_text(
