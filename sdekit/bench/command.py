@@ -18,6 +18,7 @@ from sdekit.bench import build, readings, results, runner, speed_table, summary,
 from sdekit.bench.cells import Cell, expand
 from sdekit.bench.engines import Choice, default_workers
 from sdekit.bench.limits import Limits
+from sdekit.bench.own import check_measured, needed, with_solvers
 from sdekit.bench.plugins import NONE, Plugins, use
 from sdekit.bench.query import write_parquet
 from sdekit.bench.store import Store
@@ -90,14 +91,16 @@ def run_suite(
     # Here, so that a missing package shows before the measurements and not after them; on use, as it takes its time.
     from sdekit.bench import pictures, report
 
-    use(plugins)
-    suite = load(name)
+    own = use(plugins)
+    suite = with_solvers(load(name), own)
     limits = Limits(
         suite.cell_seconds if cell_seconds is None else cell_seconds,
         suite.cell_memory_mb if cell_memory_mb is None else cell_memory_mb,
     )
     choice = Choice(engine, default_workers() if workers is None else workers, limits, cluster, gpus)
     cells = expand(suite, only, on)
+    if only is None and on is None:
+        check_measured(own, cells)
     build.check(cells)
     out = results.folder(Path("results") / suite.name if out is None else out)
     store = Store(out / "cells")
@@ -110,7 +113,7 @@ def run_suite(
         console.print("Rows of speed are measured one at a time, with nothing beside them, whatever --workers says.")
     start = time.perf_counter()
     try:
-        _measure(run, store, choice, plugins)
+        _measure(run, store, choice, needed(plugins, suite))
         run.complete = True
     except KeyboardInterrupt:
         text = f"\nInterrupted after {len(run.found)} of {len(cells)} measurements; --resume measures the rest."

@@ -152,6 +152,39 @@ class Dddm(MyDDIM):
     assert "not today" in next(r for r in found if r["solver"] == "dddm")["trace"]
 
 
+OWN_SECTION = """
+[[work]]
+target = "mixture"
+process = "vp"
+grid = "half_log_snr"
+half_log_snr = [-1.0, 1.0]
+calls = [5, 10]
+samples = 2
+solvers = [{ solver = "SOLVER" }]
+"""
+
+
+def test_own_solver_is_measured_where_a_suite_chooses_too(mine: Path, tiny: Path, tmp_path: Path) -> None:
+    tiny.write_text(tiny.read_text().partition("[[orders]]")[0] + OWN_SECTION.replace("SOLVER", "ddim"))
+    status, found = run(tiny, tmp_path / "out", engine="here", plugins=Plugins(solvers=(f"{mine}:MyDDIM",)))
+    assert (status, [r["solver"] for r in found]) == (0, ["ddim", "my_ddim"])
+    assert found[0]["points"][0]["error"] == found[1]["points"][0]["error"]
+
+
+def test_own_solver_that_nothing_measures_is_refused(mine: Path, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--solver: got my_ddim; expected a solver that the suite has a measurement"):
+        run(Path("speed"), tmp_path / "out", engine="here", plugins=Plugins(solvers=(f"{mine}:MyDDIM",)))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_workers_know_a_solver_that_a_suite_names(mine: Path, tiny: Path, tmp_path: Path) -> None:
+    """In processes of their own: here the reference is loaded, there it has to be."""
+    tiny.write_text(tiny.read_text().partition("[[orders]]")[0] + OWN_SECTION.replace("SOLVER", f"{mine}:MyDDIM"))
+    status, found = run(tiny, tmp_path / "out", workers=1, plugins=Plugins(trusted=(str(mine),)))
+    assert (status, [(r["solver"], r["status"]) for r in found]) == (0, [("my_ddim", "ok")])
+
+
 def own_suite(tiny: Path, place: Path | str) -> None:
     text = tiny.read_text().replace('edm = { make = "EDM" }', f'edm = {{ make = "{place}:Mine" }}')
     tiny.write_text(
