@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import os
 import platform
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -159,18 +160,19 @@ def made_by(cell: Cell) -> dict[str, Any]:
         beside = ", ".join(f"{name} {peers.installed(name)}" for name in INSTALL)
         gpu = torch.cuda.get_device_name() if cell.timed.device == "cuda" and torch.cuda.is_available() else None
         return {**_surroundings(), "plugin": beside, "gpu": gpu}
-    if not cell.variant.solver:
-        return {**_surroundings(), "plugin": None}
+    makers = [maker("process", cell.process.make), maker("target", cell.target.make)]
+    package = ""
     if is_peer(cell.variant.solver):
-        package = peers.get(cell.variant.solver).package
-        return {**_surroundings(), "plugin": f"{package} {peers.installed(package)}"}
-    method = solvers.get(cell.variant.solver, **dict(cell.variant.options))
-    makers = [type(method)]
-    makers += [maker("process", cell.process.make), maker("target", cell.target.make)]
+        name = peers.get(cell.variant.solver).package
+        package = f"{name} {peers.installed(name)}"
+    elif cell.variant.solver:
+        method = solvers.get(cell.variant.solver, **dict(cell.variant.options))
+        makers.insert(0, type(method))
+        package = f"{method.package} {peers.installed(method.package)}" if method.family == "backend" else ""
     own = [_source_of(made) for made in makers if made.__module__.partition(".")[0] != "sdekit"]
-    if method.family == "backend":
-        own.append(f"{method.package} {peers.installed(method.package)}")
-    return {**_surroundings(), "plugin": digest(own) if own else None}
+    own += [_data_of(value) for named in (cell.process, cell.target) for _, value in named.options]
+    own = [part for part in own if part]
+    return {**_surroundings(), "plugin": ", ".join(filter(None, (package, digest(own) if own else ""))) or None}
 
 
 def cpu_name() -> str:
@@ -235,6 +237,21 @@ def _code(top: Path) -> str:
         if name.partition("/")[0] not in _DRAWING or name.startswith(_MEASURING):
             parts += [name, hashlib.sha256(path.read_bytes()).hexdigest()]
     return digest(parts)
+
+
+def _data_of(value: Any) -> str:
+    """A digest of the file that an option names, of a target's data for example; "" where it names none."""
+    try:
+        about = os.stat(value) if isinstance(value, str) else None
+    except (OSError, ValueError):  # it is a name of something else
+        return ""
+    return _digest_of(value, about.st_mtime_ns, about.st_size) if about and stat.S_ISREG(about.st_mode) else ""
+
+
+@cache
+def _digest_of(path: str, _changed: int, _size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sdekit.bench import files, store
-from sdekit.bench.cells import Cell, Timed, Variant, expand
+from sdekit.bench.cells import Cell, Named, Timed, Variant, expand
 from sdekit.bench.store import Store
 from sdekit.bench.suite import load
 from sdekit.errors import OptionError
@@ -194,6 +195,22 @@ def test_solver_from_elsewhere_is_part_of_the_code(tiny: Path, planted: None) ->
     ours, theirs = (store.made_by(expand(load(str(tiny)), name)[0])["plugin"] for name in ("ddim", "boastful"))
     assert ours is None
     assert len(theirs) == 64
+
+
+def test_data_are_part_of_what_a_number_is_of(cell: Cell, tmp_path: Path) -> None:
+    """For our solvers, another library's and the protocol, which has none: the file's contents, not its path."""
+    path = tmp_path / "points.npy"
+    target = Named("own", "empirical", (("data", str(path)), ("std", 0.1)))
+    cells = [replace(cell, target=target)]
+    cells += [replace(cells[0], variant=Variant(name, (), name)) for name in ("k-diffusion:heun", "")]
+
+    def plugins_with(fill: float) -> list[Any]:
+        np.save(path, np.full((4, 2), fill))
+        return [store.made_by(each)["plugin"] for each in cells]
+
+    first, other, again = (plugins_with(fill) for fill in (0.0, 1.0, 0.0))
+    assert first == again
+    assert all(a != b for a, b in zip(first, other, strict=True))
 
 
 def test_version_of_another_package_is_part_of_the_code(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
