@@ -26,7 +26,7 @@ bench: $(READY)
 	$(BIN)/sdekit bench run orders
 
 # Of speed come last: nothing else may run beside them.
-SUITES := orders work-precision few-steps stochasticity grids peers gaussian samples gpu speed
+SUITES := orders work-precision few-steps stochasticity strong grids peers gaussian samples gpu speed
 
 # What an interrupted run has finished is used; a suite that fails does not keep the others from being run.
 bench-full: $(PEERS)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-__all__ = ["LEVEL", "apart", "nothing", "over_starts"]
+__all__ = ["LEVEL", "apart", "nothing", "of_squares", "over_starts"]
 
 LEVEL = 0.95
 """Of the intervals."""
@@ -42,10 +42,19 @@ def over_starts(end: Tensor, exact: Tensor) -> dict[str, Any]:
         the error is the root mean square. All None where an end is not finite, and the interval for a single start.
     """
     error = float((end - exact).norm() / exact.norm())
+    return of_squares((end - exact).flatten(1).square().sum(1), exact.flatten(1).square().sum(1), error)
+
+
+def of_squares(distances: Tensor, ends: Tensor, error: float | None = None) -> dict[str, Any]:
+    """The same of squared distances (n,) from exact ends, and of the squares (n,) of these.
+
+    Args:
+        error: where it is known to the last bit.
+    """
+    error = math.sqrt(float(distances.mean() / ends.mean())) if error is None else error
     if not math.isfinite(error):
         return nothing()
-    squares = (end - exact).flatten(1).square().sum(1).numpy()
-    sizes = exact.flatten(1).square().sum(1).numpy()
+    squares, sizes = distances.numpy(), ends.numpy()
     starts = [float(f"{v:.{_DIGITS}g}") for v in np.sqrt(squares / sizes.mean())]
     factor = math.exp(_student(len(starts)) * _spread(squares, sizes)) if len(starts) >= _FEWEST else None
     interval = (None, None) if factor is None else (error / factor, error * factor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from sdekit import targets
 from sdekit.affine import AffineSDE
 from sdekit.bench.cells import Cell, Named
 from sdekit.bench.faults import Faults
+from sdekit.bench.files import digest
 from sdekit.bench.names import maker
 from sdekit.errors import InterfaceError, OptionError, SdekitError
 from sdekit.registry import check_options
@@ -19,10 +21,19 @@ from sdekit.testing import OrderProblem
 
 __all__ = ["check", "mixture_of", "problem", "problem_of"]
 
+_SEED_DIGITS = 15  # hexadecimal ones: seeds stay far below 2^64
+
 
 def problem(cell: Cell) -> OrderProblem:
     """Process, target, range and starts of a cell; the target of a weak one is its Gaussian, see `problem_of`."""
-    return problem_of(cell.process, cell.target, cell.kind == "weak", cell.low, cell.high, cell.samples, cell.seed)
+    seed = _path_seed(cell) if cell.kind == "strong" else cell.seed
+    return problem_of(cell.process, cell.target, cell.kind == "weak", cell.low, cell.high, cell.samples, seed)
+
+
+def _path_seed(cell: Cell) -> int:
+    """Of starts and paths: from a digest of where a cell is measured, the same for all solvers there."""
+    place = asdict(cell.process), asdict(cell.target), cell.low, cell.high, cell.samples, cell.seed
+    return int(digest(place)[:_SEED_DIGITS], 16)
 
 
 @cache

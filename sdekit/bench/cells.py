@@ -64,10 +64,10 @@ class Cell:
 
     Attributes:
         what: "order", "work", "parts", "protocol", "sampled", "picture" or "speed".
-        kind: "deterministic" or "weak"; "speed" of rows of it.
+        kind: "deterministic", "weak" or "strong"; "speed" of rows of it.
         low, high: half-log-SNR at the start and at the end.
         counts: step counts of an order (None: those that fit the declared one); numbers of calls of the others.
-        samples: how many starts the error is taken over.
+        samples: how many starts, or paths, the error is taken over.
         stochasticity: of the problem, where it is not what the kind and the solver's name imply.
         tolerances: in place of counts, for a solver that chooses its steps.
         truncations: of the protocol.
@@ -257,7 +257,8 @@ def _measured(section: Work, variants: list[Variant], kind: str) -> Iterator[tup
         if section.stochasticity:
             solver = solvers.get(variant.solver, **dict(variant.options))
             # What a name implies cannot be asked for otherwise.
-            if kind == "weak" and isinstance(solver, PlanSolver) and solver.fixed_stochasticity is None:
+            does = kind == "weak" or (kind == "strong" and solver.declared.strong is not None)
+            if does and isinstance(solver, PlanSolver) and solver.fixed_stochasticity is None:
                 yield from ((variant, tau) for tau in section.stochasticity)
         elif _declared(variant, kind) is not None:
             yield variant, None

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sdekit.bench.bands import apart
 from sdekit.bench.results import read_results
 from sdekit.bench.summary import place
 
@@ -78,7 +79,8 @@ def compare_runs(before: Path, after: Path, console: Console) -> int:
     )
     if noise:
         console.print(
-            f"{len(noise)} metrics of samples differ by no more than their intervals: noise.", highlight=False
+            f"{len(noise)} metrics of samples and errors of paths differ by no more than their intervals: noise.",
+            highlight=False,
         )
     if jitter:
         console.print(f"{len(jitter)} readings of speed differ by no more than their rounds: noise.", highlight=False)
@@ -147,26 +149,42 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
 
 
 def _within_noise(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[tuple[str, str, str]]:
-    """Metrics of samples that differ, but whose intervals overlap; or that are under the noise floor in both runs."""
+    """What was drawn, and differs by no more than draws do.
+
+    Metrics of samples whose intervals overlap, or that are under the noise floor in both runs. Errors of paths that
+    these do not tell apart, path by path: the same ones in both runs, or others of the same law.
+    """
     first, second = _measured(old), _measured(new)
     return {
         key
         for key in first.keys() & second.keys()
-        if first[key]["value"] != second[key]["value"] and _alike(first[key], second[key])
+        if _value(first[key]) != _value(second[key]) and _alike(first[key], second[key])
     }
 
 
+def _value(found: Mapping[str, Any]) -> float:
+    return found["value"] if "value" in found else found["error"]
+
+
 def _alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    if "starts" in a:
+        return not apart(a["starts"], b["starts"])
     return (a["low"] <= b["high"] and b["low"] <= a["high"]) or not (a["above_floor"] or b["above_floor"])
 
 
 def _measured(content: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    return {
-        (what, r["solver"], _place(r)): metric
-        for r in content["results"]
-        if r["what"] == "sampled" and r["status"] == "ok"
-        for what, metric in _metrics(r)
-    }
+    found = {}
+    for r in content["results"]:
+        drawn = _metrics(r) if r["what"] == "sampled" and r["status"] == "ok" else _path_errors(r)
+        found |= {(what, r["solver"], _place(r)): value for what, value in drawn}
+    return found
+
+
+def _path_errors(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if (result["what"], result["kind"], result["status"]) == ("work", "strong", "ok"):
+        for point in result["points"]:
+            if point.get("starts"):
+                yield f"error at {point['budget']} calls", point
 
 
 def _readings(content: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:

@@ -11,6 +11,7 @@ __all__ = ["TITLES", "Curve", "fitted_line", "fitted_slope", "merged"]
 TITLES = {
     "deterministic": "deterministic: distance to the exact flow",
     "weak": "stochastic: distance of the law (Gaussian of the same mean and covariance)",
+    "strong": "stochastic: distance of paths (to a fine solution on the same Brownian path)",
 }
 _SAME = 1e-6
 _ALIKE = 1e-3  # of other libraries, some of which work in float32

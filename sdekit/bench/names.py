@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -79,11 +80,37 @@ def _collect_section(place: str, section: Any, suite: Any, faults: Faults) -> No
     for field in ("solvers", "adaptive"):
         for i, choice in enumerate(getattr(section, field, ())):
             _collect_choice(f"{place}.{field}.{i}", choice, faults)
+    if "strong" in getattr(section, "kinds", ()):
+        _collect_strong(place, section, faults)
     for i, pattern in enumerate(getattr(section, "peers", ())):
         with faults.at(f"{place}.peers.{i}"):
             if not fnmatch.filter(PEERS, pattern):
                 expected = "a pattern that some sampler of another library matches"
                 raise UnknownNameError("peer", got=repr(pattern), expected=expected, fix=suggest(pattern, PEERS))
+
+
+def _collect_strong(place: str, section: Any, faults: Faults) -> None:
+    """What in a section of strong errors has none: no noise, other libraries, solvers without a declared order."""
+    for i, tau in enumerate(getattr(section, "stochasticity", ())):
+        if tau == 0:
+            fix = "Put it into a section of its own."
+            faults.add(OptionError(f"{place}.stochasticity.{i}", got="0 for 'strong'", expected="above 0", fix=fix))
+    if section.kinds != ["strong"]:
+        return
+    for i, _ in enumerate(getattr(section, "peers", ())):
+        expected = "none: their noise is no path of ours"
+        faults.add(OptionError(f"{place}.peers.{i}", got="'strong'", expected=expected, fix="Leave it out."))
+    for i, choice in enumerate(getattr(section, "solvers", ())):
+        with contextlib.suppress(SdekitError):  # which is told elsewhere
+            method = solvers.get(plugins.solver_name(choice.solver), **dict(choice.options))
+            if method.declared.strong is None:
+                with faults.at(f"{place}.solvers.{i}"):
+                    raise OptionError(
+                        "kinds",
+                        got=f"['strong'] for {method.label}",
+                        expected="a solver that declares a strong order",
+                        fix="Ask for its other kinds, or leave it out.",
+                    )
 
 
 def _collect_rows(place: str, section: Any, faults: Faults) -> None:

@@ -1,4 +1,8 @@
-"""Error against work: how far the end is from the exact one, at given numbers of model calls or at given tolerances."""
+"""Error against work: how far the end is from the exact one, at given numbers of model calls or at given tolerances.
+
+Strong errors are of paths, see `sdekit.testing.strong`: the ends of a fine solution on the same Brownian path stand for
+the exact ones. How far off these are themselves is measured too, and makes the intervals wider.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ from sdekit.sde import make_ode
 from sdekit.solve import solve
 from sdekit.solvers.base import PlanSolver, Solver
 from sdekit.testing import OrderProblem
+from sdekit.testing.strong import strong_doubt, strong_run
 
 __all__ = ["flow", "measured", "stochasticity", "within"]
 
@@ -40,7 +45,8 @@ def measured(cell: Cell) -> dict[str, Any]:
         peer = peers.get(cell.variant.solver)
         return {"package": f"{peer.package} {peer.require()}", "declared": None} | _sweep(peer, given, cell)
     method = solvers.get(cell.variant.solver, **dict(cell.variant.options))
-    found = _by_tolerance(method, given, cell) if cell.tolerances else _sweep(method, given, cell)
+    measure = _by_tolerance if cell.tolerances else _on_paths if cell.kind == "strong" else _sweep
+    found = measure(method, given, cell)
     return _package(method) | {"declared": getattr(method.declared, cell.kind)} | found
 
 
@@ -60,6 +66,34 @@ def _sweep(method: Solver | peers.Peer, given: OrderProblem, cell: Cell) -> dict
         seconds.append(time.process_time() - start)
         points.append({"budget": budget, "steps": steps, "calls": calls, **error})
     return {"points": points, "point_seconds": seconds}
+
+
+def _on_paths(method: Solver, given: OrderProblem, cell: Cell) -> dict[str, Any]:
+    """Errors of paths, with `reference`: the relative error of the ends that stand for exact ones."""
+    budgets, points, seconds = cell.counts or (), [], []
+    chosen = [within(method, given, cell, budget) for budget in budgets]
+    grids = [given.grid(cell.grid, steps) for steps, _ in chosen if steps]
+    if not grids:
+        nothing = [{"budget": n, "steps": 0, "calls": 0, **bands.nothing()} for n in budgets]
+        return {"points": nothing, "point_seconds": [0.0] * len(nothing), "reference": None}
+    # All solvers of a place are held against a reference of the same steps, which they share.
+    asked = method, given, grids, stochasticity(method, cell), not isinstance(method, PlanSolver)
+    run = strong_run(*asked, cell.samples, max(budgets))
+    doubt = strong_doubt(*asked, cell.samples, max(budgets)) / math.sqrt(float(run.sizes.mean()))
+    measured = zip(run.squares, run.seconds, strict=True)
+    for budget, (steps, calls) in zip(budgets, chosen, strict=True):
+        squares, cost = next(measured) if steps else (None, 0.0)
+        error = bands.nothing() if squares is None else _doubted(bands.of_squares(squares, run.sizes), doubt)
+        points.append({"budget": budget, "steps": steps, "calls": calls, **error})
+        seconds.append(cost)
+    return {"points": points, "point_seconds": seconds, "reference": doubt}
+
+
+def _doubted(point: dict[str, Any], doubt: float) -> dict[str, Any]:
+    """With an interval that holds the error against exact ends: by the triangle inequality it is `doubt` away."""
+    if point["low"] is None:
+        return point
+    return {**point, "low": max(point["low"] - doubt, 0.0), "high": point["high"] + doubt}
 
 
 def _by_tolerance(method: Solver, given: OrderProblem, cell: Cell) -> dict[str, Any]:
@@ -108,7 +142,7 @@ def _calls(method: Solver | peers.Peer, given: OrderProblem, cell: Cell, steps: 
     return steps * getattr(method, "calls_per_step", 1) + getattr(method, "calls_at_start", 0)
 
 
-def stochasticity(method: PlanSolver, cell: Cell) -> Any:
+def stochasticity(method: Solver, cell: Cell) -> Any:
     """The problem's: 0 for the flow, 1 for the reverse SDE, and what its name implies for a solver with a fixed one."""
     if cell.stochasticity is not None:
         return cell.stochasticity

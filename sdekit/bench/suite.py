@@ -20,6 +20,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Option = str | int | float | bool
 Steps = Annotated[int, Field(ge=1, le=100_000)]
 Kind = Literal["deterministic", "weak"]
+AnyKind = Literal["deterministic", "weak", "strong"]
 
 
 class _Table(BaseModel):
@@ -58,10 +59,13 @@ class Orders(_OnTarget):
     """Orders of convergence: every solver, on each process and family of grids.
 
     Attributes:
+        kinds: strong ones only where they are asked for: of paths of the reverse SDE on the target itself, against a
+            fine solution on the same Brownian path, over 256 paths or as many as there are samples.
         declared: the least and the largest declared order that is measured here. High orders meet rounding errors on
             step counts that low ones need.
     """
 
+    kinds: list[AnyKind] = ["deterministic", "weak"]
     processes: Annotated[list[str], Field(min_length=1)]
     grids: Annotated[list[str], Field(min_length=1)]
     steps: list[Steps] | None = None
@@ -72,13 +76,15 @@ class Work(_OnTarget):
     """Errors at given numbers of model calls, and at given tolerances.
 
     Attributes:
+        kinds: strong errors only where they are asked for: see `sdekit.testing.strong`; samples are then paths.
         grid: one, or several.
         solvers: those to measure; all registered ones, with the suite's variants, where there are none.
         peers: patterns of other libraries' samplers, such as "k-diffusion:*".
-        stochasticity: values of the reverse SDE's, for the solvers that take any; the exact law at each.
+        stochasticity: values of the reverse SDE's, for the solvers that take any; the exact law at each, or the paths.
         adaptive, tolerances: solvers that choose their steps, and the tolerances for them.
     """
 
+    kinds: list[AnyKind] = ["deterministic", "weak"]
     process: str
     grid: str | Annotated[list[str], Field(min_length=1)]
     calls: Annotated[list[Steps], Field(min_length=1)]

@@ -16,6 +16,7 @@ _STYLES = {"holds": "green", "above": "cyan", "SHORT": "bold red", "FAILED": "bo
 _TITLES = {
     "deterministic": "Deterministic, against the exact probability flow",
     "weak": "Stochastic, exact laws on the Gaussian of the target's mean and covariance",
+    "strong": "Stochastic, each path against a fine solution on the same Brownian path",
 }
 _WIDE = 120  # columns from which on there is room for where the least order was measured
 _FIXED, _PLACE, _EACH = 58, 44, 8  # roughly: solver and orders; where; one error

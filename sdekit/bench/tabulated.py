@@ -160,13 +160,14 @@ def _errors(spot: str, group: Group, results: Sequence[Any]) -> Table:
         f"Relative errors {counted}; {TITLES[kind]}. Target {target}, "
         f"process {process}, grid {grid}, half-log-SNR from {low:g} to {high:g}."
     )
+    over = "paths" if kind == "strong" else "starts"
     if banded:
         title += (
             " Interval: the factors, least and largest, by which errors are divided and multiplied for the ends of "
-            "their 95 % intervals over starts."
+            f"their 95 % intervals over {over}."
         )
     if not own:
-        also = " and those that the same starts do not tell from it at 95 % are" if banded else " is"
+        also = f" and those that the same {over} do not tell from it at 95 % are" if banded else " is"
         title += f" The best of each column{also} bold."
     name, heading = f"errors-{spot.replace(', ', '-')}-{kind}", f"Errors: {spot}, {kind}"
     return Table(name, heading, title, columns, tuple(rows), not_measured(results))

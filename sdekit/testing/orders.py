@@ -22,7 +22,7 @@ from sdekit.testing.polynomial import PolynomialProblem, polynomial_problems
 from sdekit.testing.problems import SEEDED, OrderProblem, gaussian_problem, order_problems, problem_for
 from sdekit.testing.sde_orders import SDE_STEPS, order_on, strong_on_sde, takes
 from sdekit.testing.sde_problems import SDEProblem
-from sdekit.testing.strong import strong_estimate, strong_run
+from sdekit.testing.strong import PATHS, strong_estimate, strong_run
 from sdekit.testing.weak import weak_error
 from sdekit.times import check_count
 
@@ -100,8 +100,9 @@ def observed_order(
     needs a Gaussian target: the law of the output is computed exactly, without sampling, from the exact marginal and,
     where the solver follows the reverse SDE of a known stochasticity, from a fixed point too; the error is a norm over
     all directions of both means and covariances.
-    "strong" compares 256 paths with a finer solution of another family on the same Brownian path, see
-    `sdekit.testing.strong`; its interval covers 95 % of resampled sets of paths.
+    "strong" compares 256 paths, or as many as the problem has starts where these are more, with a finer solution of
+    another family on the same Brownian path, see `sdekit.testing.strong`; its interval covers 95 % of resampled sets of
+    paths.
 
     A stepper is measured on an SDE of any noise: "strong" on an `SDEProblem` against the exact solution along each of
     512 paths, see `sdekit.testing.sde_orders`; "weak" by the expectations of one step, without sampling, see
@@ -271,7 +272,9 @@ def _strong(
     bare: bool,
 ) -> tuple[Estimate, list[int], _Runs]:
     counts = list(_STEPS if steps is None else _check_steps(steps))
-    runs = [strong_run(method, problem, [problem.grid(family, n, seed) for n in counts], tau, bare) for seed in seeds]
+    paths = max(PATHS, problem.count)
+    grids = [[problem.grid(family, n, seed) for n in counts] for seed in seeds]
+    runs = [strong_run(method, problem, of_seed, tau, bare, paths) for of_seed in grids]
     found = strong_estimate(counts, runs, least_squares if family == "irregular" else estimate)
     return found, counts, [list(zip(run.errors, run.nfe, strict=True)) for run in runs]
 

@@ -8,12 +8,16 @@ The reference is SRA1 (ShARK for SRA1 itself) on the step route, in the solver's
                      dy = (1 + tau^2) / (2 tau^2) e^{(1 - tau^2) lambda} data dv + dB_v.
 
 So the second checks that a plan's noise is what its clock says, by an equation that no plan uses.
+
+Paths are taken in parts of so many that memory does not grow with their number, but for one number of each.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -32,20 +36,33 @@ from sdekit.testing.estimate import Estimate, estimate
 if TYPE_CHECKING:
     from sdekit.testing.problems import OrderProblem
 
-__all__ = ["PATHS", "StrongRun", "run_on_paths", "strong_estimate", "strong_run"]
+__all__ = ["PATHS", "StrongRun", "run_on_paths", "strong_doubt", "strong_estimate", "strong_run"]
 
 PATHS = 256
 _FINER = 4  # times as many steps as the finest grid measured: of order 3/2 that leaves an eighth of its error
 _SEED = 1
 _RESAMPLES = 400
 _FLOOR = 1e-13
+_NUMBERS = 2**18  # of a part of the paths
+
+_Part = tuple[int, int, int]  # its index, its first path and how many they are
 
 
+@dataclass(frozen=True, eq=False)
 class StrongRun:
-    """Squared errors of the paths (counts, paths) of one solver, and the model calls made, by step count."""
+    """What one solver does on the same paths on several grids.
 
-    def __init__(self, squares: Tensor, nfe: list[int]) -> None:
-        self.squares, self.nfe = squares, nfe
+    Attributes:
+        squares: (grids, paths), squared errors.
+        nfe: model calls on each grid.
+        sizes: (paths,), squares of the exact ends.
+        seconds: of the processor, on each grid.
+    """
+
+    squares: Tensor
+    nfe: Sequence[int]
+    sizes: Tensor = field(default_factory=lambda: torch.zeros(0))
+    seconds: Sequence[float] = ()
 
     @property
     def errors(self) -> list[float]:
@@ -54,31 +71,77 @@ class StrongRun:
 
 
 def strong_run(
-    method: Any, problem: OrderProblem, grids: Sequence[Tensor], tau: Stochasticity, bare: bool
+    method: Any,
+    problem: OrderProblem,
+    grids: Sequence[Tensor],
+    tau: Stochasticity,
+    bare: bool,
+    paths: int = PATHS,
+    finest: int | None = None,
 ) -> StrongRun:
     """Run a solver on each grid with one path for all, and compare with the reference; `bare` for the step route.
+
+    Args:
+        paths: how many.
+        finest: steps that the reference is fine against; by default those of the finest grid.
 
     Raises:
         SolverMismatchError: for a solver whose noise is not that of a path in one of the two clocks.
     """
-    slow = not bare and not _in_time(method, problem, grids[0], tau)
-    fine = _finer(tau) * max(len(g) - 1 for g in grids)
-    name = "shark" if method.name == "sra1" else "sra1"
-    exact = _reference(problem, tau, name, fine, slow)
-    start, dynamics = _starts(problem), _reverse(problem, tau)
-    return run_on_paths(_bare(dynamics) if bare else dynamics, start, exact, grids, method, ["path"] * len(grids))
+    against = _against(method, problem, grids, tau, bare, finest)
+    dynamics = _reverse(problem, tau)
+    dynamics = _bare(dynamics) if bare else dynamics
+    runs = []
+    for part in _parts(problem, paths):
+        start, exact, ids = _starts(problem, part), _reference(problem, tau, *against, part), _ids(part)
+        noises = ["path"] * len(grids)
+        runs.append(run_on_paths(dynamics, start, exact, grids, method, noises, _SEED + problem.seed, ids))
+    return StrongRun(
+        torch.cat([run.squares for run in runs], 1),
+        runs[0].nfe,
+        torch.cat([run.sizes for run in runs]),
+        [math.fsum(of_grid) for of_grid in zip(*(run.seconds for run in runs), strict=True)],
+    )
+
+
+def strong_doubt(
+    method: Any,
+    problem: OrderProblem,
+    grids: Sequence[Tensor],
+    tau: Stochasticity,
+    bare: bool,
+    paths: int = PATHS,
+    finest: int | None = None,
+) -> float:
+    """How far off the reference of `strong_run` is itself: a root mean square over its first part of the paths.
+
+    From what half as many steps change: of order 3/2, 2^{3/2} - 1 times the error that is left.
+    """
+    name, fine, slow = _against(method, problem, grids, tau, bare, finest)
+    part = next(_parts(problem, paths))
+    exact, coarse = (_reference(problem, tau, name, n, slow, part) for n in (fine, fine // 2))
+    return float((exact - coarse).flatten(1).square().sum(1).mean().sqrt()) / (2**1.5 - 1)
 
 
 def run_on_paths(
-    dynamics: Any, start: Tensor, exact: Tensor, grids: Sequence[Any], method: Any, noises: Sequence[Any]
+    dynamics: Any,
+    start: Tensor,
+    exact: Tensor,
+    grids: Sequence[Any],
+    method: Any,
+    noises: Sequence[Any],
+    seed: int = _SEED,
+    ids: Tensor | None = None,
 ) -> StrongRun:
     """Run a solver from the same starts on each grid with its noise, and compare with the ends of the exact paths."""
-    squares, calls = [], []
+    squares, calls, seconds = [], [], []
     for times, noise in zip(grids, noises, strict=True):
-        found = solve(dynamics, start, times, method, seed=_SEED, noise=noise, checks="end")
+        began = time.process_time()
+        found = solve(dynamics, start, times, method, seed=seed, noise=noise, sample_ids=ids, checks="end")
+        seconds.append(time.process_time() - began)
         squares.append((found.x - exact).flatten(1).square().sum(1))
         calls.append(int(found.nfe[0]))
-    return StrongRun(torch.stack(squares), calls)
+    return StrongRun(torch.stack(squares), calls, exact.flatten(1).square().sum(1), seconds)
 
 
 def strong_estimate(
@@ -117,8 +180,28 @@ def _finer(tau: Stochasticity) -> int:
     return _FINER if callable(tau) or tau >= 0.5 else 2 * _FINER
 
 
-def _starts(problem: OrderProblem) -> Tensor:
-    return problem.model.sample(problem.ends[0], PATHS, seed=problem.seed)
+def _parts(problem: OrderProblem, paths: int) -> Iterator[_Part]:
+    """The paths in parts of about as many numbers each."""
+    most = max(1, _NUMBERS // problem.target.size)
+    yield from ((i, first, min(most, paths - first)) for i, first in enumerate(range(0, paths, most)))
+
+
+def _starts(problem: OrderProblem, part: _Part) -> Tensor:
+    """Each part from a seed of its own: draws are keyed by their place in a call."""
+    return problem.model.sample(problem.ends[0], part[2], seed=problem.seed + part[0])
+
+
+def _ids(part: _Part) -> Tensor:
+    return torch.arange(part[1], part[1] + part[2])
+
+
+def _against(
+    method: Any, problem: OrderProblem, grids: Sequence[Tensor], tau: Stochasticity, bare: bool, finest: int | None
+) -> tuple[str, int, bool]:
+    """The reference: its solver, its steps, and whether it is in the clock of the signal-to-noise ratio."""
+    slow = not bare and not _in_time(method, problem, grids[0], tau)
+    finest = max(len(g) - 1 for g in grids) if finest is None else finest
+    return "shark" if method.name == "sra1" else "sra1", _finer(tau) * finest, slow
 
 
 def _reverse(problem: OrderProblem, tau: Stochasticity) -> Any:
@@ -145,11 +228,17 @@ def _in_time(method: PlanSolver, problem: OrderProblem, times: Tensor, tau: Stoc
 
 
 @lru_cache(maxsize=32)
-def _reference(problem: OrderProblem, tau: Any, name: str, steps: int, slow: bool) -> Tensor:
+def _reference(problem: OrderProblem, tau: Any, name: str, steps: int, slow: bool, part: _Part) -> Tensor:
     times = problem.grid("half_log_snr", steps)
-    solver, start = solvers.get(name), _starts(problem)
+    solver, start = solvers.get(name), _starts(problem, part)
+    path: dict[str, Any] = {
+        "seed": _SEED + problem.seed,
+        "sample_ids": _ids(part),
+        "noise": "path",
+        "checks": "end",
+    }
     if not slow:
-        return solve(_bare(_reverse(problem, tau)), start, times, solver, seed=_SEED, noise="path", checks="end").x
+        return solve(_bare(_reverse(problem, tau)), start, times, solver, **path).x
     process, model, k = problem.process, problem.model, 2 * tau**2
     grid = times.tolist()
     clock = snr_clock(process, grid, tau)
@@ -169,4 +258,4 @@ def _reference(problem: OrderProblem, tau: Any, name: str, steps: int, slow: boo
         return torch.full((), math.sqrt(rate), dtype=y.dtype)
 
     sde = make_sde(drift, diffusion, "scalar", additive=True)
-    return solve(sde, start / first, clock, solver, seed=_SEED, noise="path", checks="end").x * last  # type: ignore[arg-type]
+    return solve(sde, start / first, clock, solver, **path).x * last  # type: ignore[arg-type]

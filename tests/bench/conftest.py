@@ -66,6 +66,49 @@ solvers = [{ solver = "ddim" }, { solver = "rk4" }, { solver = "ddpm" }]
 """
 
 
+STRONG = """
+name = "mine"
+description = "Paths"
+table_calls = [8, 32]
+
+[processes]
+vp = { make = "VP" }
+edm = { make = "EDM" }
+
+[targets]
+plane = { make = "random_mixture", options = { dim = 2, components = 4, seed = 3, std = [0.3, 0.6] } }
+
+[[orders]]
+target = "plane"
+kinds = ["strong"]
+processes = ["vp"]
+grids = ["half_log_snr"]
+half_log_snr = [0.0, 1.0]
+steps = [16, 32, 64]
+
+[[work]]
+target = "plane"
+kinds = ["strong"]
+process = "vp"
+grid = "half_log_snr"
+half_log_snr = [-2.0, 2.0]
+calls = [1, 8, 16, 32, 64]
+samples = 64
+solvers = [{ solver = "euler_maruyama" }, { solver = "sra1" }, { solver = "ddpm" }, { solver = "sra3" }]
+
+[[work]]
+target = "plane"
+kinds = ["strong"]
+process = "edm"
+grid = "karras"
+half_log_snr = [-2.0, 2.0]
+calls = [8]
+samples = 64
+solvers = [{ solver = "dpmpp_2m" }, { solver = "ddpm" }]
+stochasticity = [0.5, 1.0]
+"""
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """The path of a small suite."""

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from sdekit.bench import command, report, results, strips
 from sdekit.errors import OptionError
-from tests.bench.conftest import TINY
+from tests.bench.conftest import STRONG, TINY
 
 
 @pytest.fixture(scope="module")
@@ -231,11 +231,16 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, folder: Path) -> Any:
+    return shows(browser, folder / report.FILE_NAME)
+
+
+def shows(browser: Any, path: Path) -> Any:
+    """The browser with this page, its charts drawn."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     for log in ("browser", "performance"):
         browser.get_log(log)
-    browser.get((folder / report.FILE_NAME).as_uri())
+    browser.get(path.as_uri())
     WebDriverWait(browser, 60).until(lambda d: d.execute_script("return document.body.dataset.charts") == "ready")
     return browser
 
@@ -383,3 +388,38 @@ def test_page_fits_its_window(opened: Any, width: int, scheme: str) -> None:
 
 def brightness(colour: str) -> float:
     return float(np.mean([float(v) for v in re.findall(r"[\d.]+", colour)[:3]]))
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_errors_of_paths_are_chosen_like_others(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(STRONG)
+    with open(os.devnull, "w") as nowhere:
+        ran = command.run_suite(
+            str(tmp_path / "mine.toml"),
+            out=tmp_path / "out",
+            workers=1,
+            only="sra*",
+            console=Console(file=nowhere),
+        )
+    assert ran == 0
+    page = shows(browser, tmp_path / "out" / report.FILE_NAME)
+    assert shown(page) == [("sra1", "strong")]
+    choose(page, "order-filters", "kind", "strong")
+    assert shown(page) == [("sra1", "strong")]
+    choose(page, "curve-filters", "kind", "strong")
+    choose(page, "curve-filters", "show", "all")
+    rows = page.find_elements("css selector", "#curve-table tbody tr")
+    assert {row.get_attribute("data-solver") for row in rows} == {"sra1", "sra3"}
+    rows[0].find_element("css selector", "input").send_keys("")  # brings the focus
+    filled = "return document.getElementById('chart').data.filter(t => t.fill === 'toself')"
+    (band,) = page.execute_script(filled)
+    name = rows[0].get_attribute("data-solver")
+    curve = page.execute_script(f"return data.curves.find(c => c.solvers[0] === '{name}')")
+    known = [i for i, low in enumerate(curve["low"]) if low > 0]
+    assert band["y"][: len(known)] == [curve["high"][i] for i in known]
+    about = page.find_element("id", "work-about").text
+    assert "same Brownian path" in about and "over paths" in about
+    assert page.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
+    assert complaints(page) == []
+    assert requests(page) == []

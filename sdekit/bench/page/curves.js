@@ -220,17 +220,21 @@
 
   function tell(curve, point) {
     const interval = point ? between(curve, point.pointNumber) : "";
-    const sure = interval ? `, 95 % ${interval} over starts` : "";
+    const sure = interval ? `, 95 % ${interval} over ${drawn(curve)}` : "";
     const what = point ? `${point.x} ${timed() ? "s" : "calls"}, error ${exponent(point.y)}${sure}: ` : "";
     note.replaceChildren(`${curve.solvers[0]}, ${what}`, make("code", {}, command(curve.solvers[0], curve)));
+  }
+
+  function drawn(curve) {
+    return curve.kind === "strong" ? "paths" : "starts";
   }
 
   function certainty(found) {
     if (found.some((c) => c.kind === "weak")) return "These errors are of exact laws: they have no band.";
     if (!found.some((c) => c.low.length)) return "";
     return (
-      "A chosen curve, or one whose row is under the pointer, shows the 95 % interval of its errors over starts; " +
-      "between two curves, whose starts are the same, less is enough."
+      `A chosen curve, or one whose row is under the pointer, shows the 95 % interval of its errors over ${drawn(found[0])}; ` +
+      `between two curves on the same ${drawn(found[0])} less is enough.`
     );
   }
 
