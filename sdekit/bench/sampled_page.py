@@ -50,7 +50,7 @@ def _ok(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _points(result: Mapping[str, Any], metric: str) -> list[tuple[int, Mapping[str, Any]]]:
-    return [(p["calls"], p["metrics"][metric]) for p in result["points"] if p["metrics"]]
+    return [(p["calls"], p["metrics"][metric]) for p in result["points"] if metric in (p["metrics"] or ())]
 
 
 def _name(result: Mapping[str, Any]) -> str:
@@ -76,7 +76,10 @@ class _Axes:
 def _figure(metric: str, group: Sequence[Mapping[str, Any]]) -> str:
     points = [p for r in group for p in _points(r, metric)]
     floor = max(m["floor"] for _, m in points)
-    axes = _Axes([n for n, _ in points], floor / 20, 1.2 * max(floor, *(m["high"] for _, m in points)))
+    # Metrics without bias, and so their floors, may come out negative: then the least positive number is the measure.
+    least = floor if floor > 0 else min((v for _, m in points for v in (m["value"], m["high"]) if v > 0), default=1.0)
+    highest = max(least, *(m["high"] for _, m in points))
+    axes = _Axes([n for n, _ in points], least / 20, 1.2 * highest)
     drawn = [_ground(metric, axes, floor, sorted({n for n, _ in points}))]
     for i, result in enumerate(group):
         found = _points(result, metric)
@@ -124,7 +127,7 @@ def _table(group: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
     body = []
     for result in group:
         for i, p in enumerate(p for p in result["points"] if p["metrics"]):
-            cells = "".join(_cell(p["metrics"][name]) for name in metrics)
+            cells = "".join(_cell(p["metrics"].get(name)) for name in metrics)
             name = _text(_name(result)) if i == 0 else ""
             body.append(f'<tr><th scope="row">{name}</th><td class="number">{p["calls"]}</td>{cells}</tr>')
     return (
@@ -134,7 +137,9 @@ def _table(group: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
     )
 
 
-def _cell(m: Mapping[str, Any]) -> str:
+def _cell(m: Mapping[str, Any] | None) -> str:
+    if m is None:
+        return '<td class="number">-</td>'
     value = f"{m['value']:.3g} [{m['low']:.2g}, {m['high']:.2g}]"
     shown = f"<strong>{value}</strong>" if m["above_floor"] else f"{value}, floor {m['floor']:.2g}"
     return f'<td class="number">{shown}</td>'

@@ -67,3 +67,21 @@ def test_the_page_draws_bands_and_the_floor_and_is_inert(results):
     assert "<script" not in text and 'class="floor"' in text and text.count("<svg viewBox") == 4
     assert text.count("<polygon") == 4 and "<strong>" in text and ", floor " in text
     assert sampled_page.section([]) == sampled_page.link([]) == ""
+
+
+def test_floors_below_zero_and_metrics_of_some_sections_are_drawn(results):
+    """Energy distance and MMD have no bias, so that few exact samples may give a negative floor, and values too."""
+
+    def lowered(result: dict, to: float) -> dict:
+        points = [
+            {**p, "metrics": {"energy": {**p["metrics"]["energy"], "floor": -1e-3, "value": to, "high": to}}}
+            for p in result["points"]
+            if p["metrics"]
+        ]
+        return {**result, "points": points}
+
+    for to in (-2e-3, 0.0, 0.1):
+        text = sampled_page.section([lowered(results[1], to)])
+        assert "<polygon" in text and "nan" not in text
+    mixed = sampled_page.section([results[0], lowered(results[1], 0.1)])
+    assert '<td class="number">-</td>' in mixed
