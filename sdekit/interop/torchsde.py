@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from sdekit.calculus import check_diffusion
 from sdekit.errors import BackendError, InterfaceError, ModelOutputError, OptionError
 from sdekit.model import check_output
 from sdekit.noise_class import noise_classes
-from sdekit.sde import SDE
+from sdekit.sde import ODE, SDE
 from sdekit.shapes import time_like
 from sdekit.times import check_count
 
@@ -28,23 +27,22 @@ class TorchSDE(torch.nn.Module):
 
     Attributes:
         noise_type, sde_type: as torchsde names them.
-        shape: of one sample.
+        shape: of one sample; None where states are (B, d) to the SDE too.
         downward: whether torchsde's time s is -t.
     """
 
     noise_type: str
     sde_type: str
 
-    def __init__(self, sde: SDE, shape: Sequence[int], downward: bool, columns: int | None) -> None:
+    def __init__(self, sde: SDE, shape: Sequence[int] | None, downward: bool, columns: int | None) -> None:
         super().__init__()
-        self.shape, self.downward, self.columns = tuple(shape), downward, columns
+        self.shape, self.downward, self.columns = None if shape is None else tuple(shape), downward, columns
         self.sde = sde
         for name, value in getattr(sde, "__dict__", {}).items():
             if isinstance(value, torch.nn.Module) and not isinstance(sde, torch.nn.Module):
                 self.add_module(f"of_{name}", value)
-        size = math.prod(self.shape)
         self.sde_type = sde.sde_type
-        one = torch.zeros(1, *self.shape)
+        one = torch.zeros(1, *((2,) if self.shape is None else self.shape))  # of several coordinates if not known
         self._diagonal = sde.noise_type != "general" and "diagonal" in noise_classes(sde, one)
         if self._diagonal:
             self.noise_type = "diagonal"
@@ -52,7 +50,6 @@ class TorchSDE(torch.nn.Module):
             self.noise_type = "additive"
         else:
             self.noise_type = "scalar" if columns == 1 and sde.noise_type == "general" else "general"
-        self.size = size
 
     def f(self, s: Tensor, y: Tensor) -> Tensor:
         """The drift in s, (B, d)."""
@@ -67,7 +64,7 @@ class TorchSDE(torch.nn.Module):
         return matrix_of(g, x, self.sde.noise_type, diagonal=self._diagonal)
 
     def _state(self, y: Tensor) -> Tensor:
-        return y.reshape(len(y), *self.shape)
+        return y if self.shape is None else y.reshape(len(y), *self.shape)
 
     def _time(self, s: Any, x: Tensor) -> Tensor:
         t = s if isinstance(s, Tensor) else torch.as_tensor(s, dtype=torch.float64)
@@ -83,7 +80,9 @@ def matrix_of(g: Tensor, x: Tensor, noise_type: str | None, *, diagonal: bool) -
     return flat if diagonal else torch.diag_embed(flat)
 
 
-def to_torchsde(sde: SDE, shape: Sequence[int], *, downward: bool | None = None, columns: int | None = None) -> Any:
+def to_torchsde(
+    sde: SDE, shape: Sequence[int] | None = None, *, downward: bool | None = None, columns: int | None = None
+) -> Any:
     """An SDE as a module for `torchsde.sdeint` and `sdeint_adjoint`, on states flattened to (B, d).
 
     Noise: diagonal stays so. A number times the noise of each coordinate is diagonal where g ignores x or there is one
@@ -94,7 +93,8 @@ def to_torchsde(sde: SDE, shape: Sequence[int], *, downward: bool | None = None,
     it over ts = -times.
 
     Args:
-        shape: of one sample.
+        shape: of one sample, x.shape[1:]. By default the SDE takes states (B, d), as torchsde does; a number times the
+            noise of each coordinate is then taken for noise of several.
         downward: whether it is solved downwards in time; None takes `sde.backward`.
         columns: the number of Brownian motions of general noise, where it is known to be 1.
 
@@ -103,10 +103,11 @@ def to_torchsde(sde: SDE, shape: Sequence[int], *, downward: bool | None = None,
         OptionError: for a shape or number that is none.
     """
     if not isinstance(sde, SDE):
-        raise InterfaceError("sde", got=type(sde).__name__, expected="an SDE", fix="Make one with sdekit.make_sde.")
-    if isinstance(shape, (str, Tensor)) or not isinstance(shape, Sequence):
+        fix = "Solve it by a torchdiffeq: name." if isinstance(sde, ODE) else "Make one with sdekit.make_sde."
+        raise InterfaceError("sde", got=type(sde).__name__, expected="an SDE", fix=fix)
+    if shape is not None and (isinstance(shape, (str, Tensor)) or not isinstance(shape, Sequence)):
         raise InterfaceError("shape", got=repr(shape), expected="the shape of one sample", fix="Pass x.shape[1:].")
-    for length in shape:
+    for length in shape or ():
         check_count("shape", length, least=0)
     if columns is not None:
         check_count("columns", columns)

@@ -31,6 +31,27 @@ def made(kind: str, **options: Any) -> Any:
 
 @pytest.mark.parametrize("calculus", ["ito", "stratonovich"])
 @pytest.mark.parametrize("kind", KINDS)
+def test_states_of_two_axes_need_no_shape(kind, calculus):
+    """Where d is not told, noise that may mix several coordinates is taken to do so: exact for one too."""
+    noise_type, additive, g = KINDS[kind]
+    if kind == "number":
+        g = lambda t, x: 0.2 + 0.1 * torch.sin(x.mean(1, keepdim=True))  # noqa: E731
+    sde = sdekit.make_sde(lambda t, x: torch.sin(x) - t * x, g, noise_type, calculus, additive)
+    there = interop.to_torchsde(sde)
+    for d in (1, 3):
+        y, given = X.reshape(2, -1)[:, :d], interop.to_torchsde(sde, (d,))
+        assert torch.equal(there.f(T, y), given.f(T, y))
+        g, exact = there.g(T, y), given.g(T, y)
+        assert torch.equal(g.reshape(exact.shape), exact)
+        size = d if there.noise_type == "diagonal" else g.shape[-1]
+        motion: Any = torchsde.BrownianInterval(0.0, 0.5, (2, size), dtype=y.dtype, entropy=1)
+        method = "euler" if calculus == "ito" else "heun"
+        ends = [torchsde.sdeint(m, y, [0.0, 0.5], bm=motion, method=method, dt=0.25)[-1] for m in (there, given)]
+        torch.testing.assert_close(*ends, rtol=1e-14, atol=1e-16)
+
+
+@pytest.mark.parametrize("calculus", ["ito", "stratonovich"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_round_trip(kind, calculus):
     sde = made(kind, sde_type=calculus)
     there = interop.to_torchsde(sde, X.shape[1:])
@@ -129,8 +150,9 @@ def test_what_is_refused():
     wrong.noise_type = "scaler"
     with pytest.raises(OptionError, match="noise_type"):
         interop.from_torchsde(wrong)
-    with pytest.raises(InterfaceError, match="SDE"):
-        interop.to_torchsde(sdekit.make_ode(lambda t, x: x), (2,))  # type: ignore[arg-type]
+    for shape in ((2,), None):
+        with pytest.raises(InterfaceError, match=r"sde: got .*torchdiffeq"):
+            interop.to_torchsde(sdekit.make_ode(lambda t, x: x), shape)  # type: ignore[arg-type]
     with pytest.raises(InterfaceError, match="shape"):
         interop.to_torchsde(made("diagonal"), 3)  # type: ignore[arg-type]
     wide: Any = Theirs()
