@@ -1,4 +1,5 @@
-"""Reading results runs no code of theirs: every command that reads them, under an audit hook, on hostile files."""
+"""Benchmarks under an audit hook: reading results runs no code of theirs, whatever is in the files; measuring and
+drawing ask for nothing of the network and write where they are told."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sdekit
@@ -20,13 +22,13 @@ pytestmark = pytest.mark.slow
 
 # Runs commands twice: on honest results, for all that is imported on use, and then, watched, on hostile ones.
 WATCH = """
-import collections, dataclasses, inspect, json, os, sys, typing
+import ast, collections, dataclasses, inspect, json, os, socket, sys, typing
 honest, hostile, root, mutant = json.loads(sys.argv[1])
-found, seen, watching = [], [], False
+found, seen, watching, workers = [], [], False, False
 places = {os.path.dirname(os.__file__), sys.prefix, sys.base_prefix, root}
 installed = tuple(os.path.realpath(path) + os.sep for path in places)
-# They make code of annotations and of fields of classes.
-makers = {sys.modules[name].__file__ for name in ("typing", "inspect", "dataclasses", "collections")}
+# They make code of annotations and of fields of classes; ast makes a tree of a text, which numpy reads its headers by.
+makers = {sys.modules[name].__file__ for name in ("typing", "inspect", "dataclasses", "collections", "ast")}
 forbidden = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "subprocess.Popen")
 
 def of_a_package(path):
@@ -45,13 +47,20 @@ def audit(event, args):
             path = os.path.realpath(str(args[0]))
             if not path.startswith((os.path.realpath(os.environ["TMPDIR"]) + os.sep, os.devnull)):
                 found.append(["written", path])
-    elif event in forbidden or event.startswith("socket."):
+    elif event.startswith("socket."):
+        # Worker processes are spoken to through sockets that are files.
+        of_files = getattr(args[0], "family", None) == socket.AF_UNIX or args[1:2] == (socket.AF_UNIX,)
+        if not (workers and of_files):
+            found.append([event, repr(args)[:200]])
+    elif event in forbidden and not (workers and event == "pickle.find_class"):
         found.append([event, repr(args)[:200]])
 
 sys.addaudithook(audit)
 from sdekit.cli import main
 
 def run(words):
+    global workers
+    workers = "--workers" in words
     try:
         main(words)
     except SystemExit as leave:
@@ -182,27 +191,35 @@ def commands(path: Path, good: Path) -> list[list[str]]:
     return [["bench", *of_one] for of_one in words]
 
 
-def watched(top: Path, mutant: str = "") -> tuple[dict[str, Any], int]:
+def watched_readers(top: Path, mutant: str = "") -> tuple[dict[str, Any], int]:
     marker, scratch = top / "marker", top / "scratch"
     (scratch / "runs").mkdir(parents=True)
     good = folder(scratch / "good", as_file(content()))
     others = hostile(scratch / "runs", marker)
     honest = [w for w in commands(good, good) if w[1] != "query"] + [["bench", "query", str(good), "select 1"]]
-    given = json.dumps(
-        [honest, [w for path in others for w in commands(path, good)], str(Path(sdekit.__file__).parents[1]), mutant]
-    )
+    seen = watched(top, honest, [w for path in others for w in commands(path, good)], mutant)
+    assert mutant or not marker.exists()
+    return seen, len(others)
+
+
+def watched(top: Path, honest: list[list[str]], hostile: list[list[str]], mutant: str = "") -> dict[str, Any]:
+    """Run commands in a process of their own, which may write below top/scratch; what the second list did."""
+    given = json.dumps([honest, hostile, str(Path(sdekit.__file__).parents[1]), mutant])
+    scratch, home = top / "scratch", top / "home"
+    home.mkdir()
     about = {**os.environ, "TMPDIR": str(scratch), "NO_COLOR": "1", "MPLCONFIGDIR": str(top / "matplotlib")}
+    about |= {"HOME": str(home), "XDG_CACHE_HOME": str(top / "cache")}
     run = subprocess.run(
         [sys.executable, "-c", WATCH, given], capture_output=True, text=True, env=about, cwd=scratch, check=False
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert "Traceback" not in run.stderr
-    assert mutant or not marker.exists()
-    return json.loads(run.stdout.splitlines()[-1]), len(others)
+    assert not list(home.iterdir())
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def test_reading_hostile_results_runs_and_asks_for_nothing(tmp_path: Path) -> None:
-    seen, count = watched(tmp_path)
+    seen, count = watched_readers(tmp_path)
     assert seen["found"][:3] == []
     assert set(seen["codes"]) <= {0, 1, 2} and seen["opened"] > count
     # What is well formed is shown, as the texts that it is; all the rest is refused.
@@ -214,6 +231,113 @@ def test_reading_hostile_results_runs_and_asks_for_nothing(tmp_path: Path) -> No
 
 def test_readers_less_careful_are_caught(tmp_path: Path) -> None:
     """The mutants: by pickle, by eval, with the help of another program, and one that writes elsewhere."""
-    seen, _ = watched(tmp_path, CARELESS)
+    seen, _ = watched_readers(tmp_path, CARELESS)
     assert {found[0] for found in seen["found"]} >= {"pickle.find_class", "compile", "subprocess.Popen", "written"}
     assert (tmp_path / "marker").exists()  # without care the files do what they say
+
+
+SMALL = """
+name = "small"
+description = "One of everything that is measured"
+
+[processes]
+edm = { make = "EDM" }
+
+[targets]
+ring = { make = "ring" }
+points = { make = "empirical", options = { data = "points.npy", std = 0.1 } }
+"""
+PLACE = """
+target = "points"
+process = "edm"
+grid = "karras"
+half_log_snr = [-3.0, 2.0]
+calls = [5, 10]
+samples = 16
+solvers = [{ solver = "ddim" }, { solver = "ddpm" }]
+"""
+SECTIONS = ["[[work]]" + PLACE, "[[parts]]" + PLACE]
+SECTIONS += ["[[sampled]]" + PLACE + 'metrics = ["energy", "sliced_w2"]\nrepeats = 3\n']
+SECTIONS += ["[[pictures]]" + PLACE + "size = [1, 2]\nvalues = [-1.0, 1.0]\n"]
+SECTIONS += ['[[protocol]]\ntarget = "points"\ncalls = [10]\ntruncations = [0.0]\n']
+SECTIONS += ['[[speed]]\nrows = ["counts"]\nrounds = 1\n']
+
+# In each kind of command, a line that asks the network and one that writes elsewhere.
+LEAKING = """
+import contextlib, socket
+from pathlib import Path
+from sdekit.bench import animate, command, report
+
+def leaking(real):
+    def leaks(*arguments):
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", 9), timeout=0.1)
+        Path(os.environ["TMPDIR"], "..", "elsewhere").write_text("x")
+        return real(*arguments)
+    return leaks
+
+TARGET
+"""
+
+
+def makers(scratch: Path, out: str, marker: Path) -> tuple[list[list[str]], list[int]]:
+    """Commands that measure and draw, with their exit statuses: honest ones, then ones that ask for something else."""
+    code = CODE.format(marker=marker)
+    bomb = scratch / out / "cells" / ("0" * 32 + ".json")
+    bomb.parent.mkdir(parents=True)
+    bomb.write_bytes(pickle.dumps(Bomb(marker)))
+    hostile = scratch / "hostile.toml"
+    names = {"ring": "os:system", "vp": "subprocess:Popen", "text": code}
+    builds = "".join(f"{name} = {{ make = {json.dumps(make)} }}\n" for name, make in names.items())
+    hostile.write_text(SMALL.replace("[targets]", builds + "[targets]") + SECTIONS[0].replace('"ddim"', '"os:system"'))
+    run = ["bench", "run", "small.toml", "--out", out]
+    animate = ["bench", "animate", "--calls", "2", "--particles", "5", "--out"]
+    wanted = {
+        (*run, "--engine", "here"): 0,
+        (*run, "--engine", "here", "--resume"): 0,
+        (*run, "--workers", "1", "--only", "counts"): 0,
+        ("bench", "run", "hostile.toml", "--out", out, "--engine", "here"): 2,
+        (*animate, f"{out}/flow.gif"): 0,
+        (*animate, f"{out}/x.gif", "--target", "os:system"): 2,
+        (*animate, f"{out}/x.gif", "--solver", code): 2,
+    }
+    return [list(words) for words in wanted], list(wanted.values())
+
+
+def work_place(top: Path, sections: str) -> Path:
+    scratch = top / "scratch"
+    scratch.mkdir()
+    np.save(scratch / "points.npy", np.arange(12.0).reshape(6, 2))
+    (scratch / "small.toml").write_text(SMALL + sections)
+    return scratch
+
+
+def test_measuring_and_drawing_ask_for_nothing_and_write_where_they_are_told(tmp_path: Path) -> None:
+    scratch, marker = work_place(tmp_path, "".join(SECTIONS)), tmp_path / "marker"
+    first, statuses = makers(scratch, "first", marker)
+    again, _ = makers(scratch, "again", marker)
+    seen = watched(tmp_path, [first[0], first[4]], again)
+    assert not seen["found"], "\n".join(map(str, seen["found"][:5]))
+    assert seen["codes"] == statuses
+    assert not marker.exists()
+    # PyTorch makes a folder of its own among the temporary ones.
+    expected = {"first", "again", "points.npy", "small.toml", "hostile.toml"}
+    assert {path.name for path in scratch.iterdir() if "inductor" not in path.name} == expected
+    assert (scratch / "again" / "report.html").stat().st_size > 1_000_000
+    assert (scratch / "again" / "flow.gif").read_bytes().startswith(b"GIF")
+    assert not (scratch / "again" / "x.gif").exists()
+
+
+@pytest.mark.parametrize(
+    ("leak", "words"),
+    [
+        ("animate.write_as_asked", ["animate", "--calls", "1", "--particles", "2"]),
+        ("report.write_report", ["run", "small.toml", "--engine", "here", "--out", "out"]),
+    ],
+)
+def test_makers_that_leak_are_caught(tmp_path: Path, leak: str, words: list[str]) -> None:
+    """The mutants: one that draws and one that measures, with a connection and with a file elsewhere."""
+    work_place(tmp_path, SECTIONS[-1])
+    seen = watched(tmp_path, [], [["bench", *words]], LEAKING.replace("TARGET", f"{leak} = leaking({leak})"))
+    assert {"socket.__new__"} <= {found[0] for found in seen["found"]}
+    assert ["written", str(tmp_path / "elsewhere")] in seen["found"]
