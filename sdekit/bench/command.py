@@ -18,7 +18,7 @@ from sdekit.bench import build, readings, results, runner, speed_table, summary,
 from sdekit.bench.cells import Cell, expand
 from sdekit.bench.engines import Choice, default_workers
 from sdekit.bench.limits import Limits
-from sdekit.bench.own import check_measured, needed, with_solvers
+from sdekit.bench.own import check_measured, needed, with_solvers, words
 from sdekit.bench.plugins import NONE, Plugins, use
 from sdekit.bench.query import write_parquet
 from sdekit.bench.store import Store
@@ -31,7 +31,7 @@ PASSED, FELL_SHORT, INTERRUPTED = 0, 1, 130
 
 @dataclass
 class _Run:
-    source: str
+    source: str  # the suite and the code that it needs, as words of a command
     suite: Suite
     cells: list[Cell]
     found: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -105,7 +105,7 @@ def run_suite(
     out = results.folder(Path("results") / suite.name if out is None else out)
     store = Store(out / "cells")
     store.prepare()
-    run = _Run(name, suite, cells)
+    run = _Run(words(name, plugins), suite, cells)
     if resume or retry_failed:
         _take_up(run, store, console, retry_failed)
     timed = sum(cell.timed is not None for cell in cells)

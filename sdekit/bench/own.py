@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from sdekit.bench.plugins import Plugins, is_reference
 from sdekit.bench.suite import Choice, Suite
 from sdekit.errors import OptionError
 
-__all__ = ["check_measured", "needed", "with_solvers"]
+__all__ = ["check_measured", "needed", "with_solvers", "words"]
 
 _SECTIONS = ("work", "parts", "sampled", "pictures")
 
@@ -50,6 +51,12 @@ def check_measured(names: Iterable[str], cells: Iterable[Cell]) -> None:
 def needed(plugins: Plugins, suite: Suite) -> Plugins:
     """What workers are sent: cells hold a solver's name, under which they know it once its reference is loaded."""
     return replace(plugins, solvers=tuple(dict.fromkeys((*plugins.solvers, *filter(is_reference, _named(suite))))))
+
+
+def words(name: str, plugins: Plugins) -> str:
+    """What stands behind `sdekit bench run` in a command that measures it again."""
+    given = [("--solver", reference) for reference in plugins.solvers] + [("--trust", m) for m in plugins.trusted]
+    return shlex.join([name, *(word for pair in given for word in pair)])
 
 
 def _named(suite: Suite) -> Iterator[str]:

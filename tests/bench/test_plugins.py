@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -168,6 +169,8 @@ def test_own_solver_is_measured_where_a_suite_chooses_too(mine: Path, tiny: Path
     tiny.write_text(tiny.read_text().partition("[[orders]]")[0] + OWN_SECTION.replace("SOLVER", "ddim"))
     status, found = run(tiny, tmp_path / "out", engine="here", plugins=Plugins(solvers=(f"{mine}:MyDDIM",)))
     assert (status, [r["solver"] for r in found]) == (0, ["ddim", "my_ddim"])
+    again = json.loads((tmp_path / "out" / "results.json").read_text())["source"]
+    assert shlex.split(again) == [str(tiny), "--solver", f"{mine}:MyDDIM"], "all that a command to repeat it needs"
     assert found[0]["points"][0]["error"] == found[1]["points"][0]["error"]
 
 
