@@ -8,6 +8,7 @@ import hashlib
 import html
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -107,7 +108,7 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
         for r in results
     }
     return {
-        "suite": content["source"],
+        "run": _words(content["source"]),
         "tolerance": content["suite"]["tolerance"],
         "above": ABOVE,
         "calls": content["suite"]["table_calls"],
@@ -258,4 +259,12 @@ def _environment(content: Mapping[str, Any]) -> str:
 
 
 def _command(content: Mapping[str, Any]) -> str:
-    return f"sdekit bench run {content['source']}"
+    return shlex.join(["sdekit", "bench", "run", *_words(content["source"])])
+
+
+def _words(source: str) -> list[str]:
+    """Of a command; what no shell would read is one word."""
+    try:
+        return shlex.split(source)
+    except ValueError:
+        return [source]

@@ -10,6 +10,7 @@ import html.parser
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,17 @@ def test_page_holds_the_numbers(content: dict[str, Any]) -> None:
         assert value in text
     assert "Every measured order reaches the declared one" in text
     assert f"sdekit bench run {content['source']}" in text
+
+
+def test_page_names_the_code_that_a_run_needs(content: dict[str, Any]) -> None:
+    """Each word by itself, for the page's own commands; what no shell reads stays one word and runs nothing."""
+    for source, words in {
+        "'my own.toml' --solver a/b.py:My": ["my own.toml", "--solver", "a/b.py:My"],
+        "x'; touch y": ["x'; touch y"],
+    }.items():
+        given = {**content, "source": source}
+        assert report._data(given)["run"] == words
+        assert report._command(given) == shlex.join(["sdekit", "bench", "run", *words])
 
 
 def test_page_depends_on_the_results_alone(folder: Path, content: dict[str, Any], tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ function quoted(word) {
 
 function command(solver, item) {
   const place = `${item.target}, ${item.process}, ${item.grid}`;
-  const words = ["sdekit", "bench", "run", data.suite, "--only", solver, "--on", place, "--out", "results/repeat"];
+  const words = ["sdekit", "bench", "run", ...data.run, "--only", solver, "--on", place, "--out", "results/repeat"];
   return words.map(quoted).join(" ");
 }
 
