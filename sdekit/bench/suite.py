@@ -5,9 +5,18 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from sdekit.bench.faults import Faults, placed, together
 from sdekit.errors import OptionError, SdekitError, UnknownNameError, suggest
@@ -41,18 +50,17 @@ class Choice(_Table):
     options: dict[str, Option] = {}
 
 
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise OptionError("the range", got=f"[{ends[0]}, {ends[1]}]", expected="low < high", fix="Swap them.")
+    return ends
+
+
 class _OnTarget(_Table):
     target: str
     kinds: list[Kind] = ["deterministic", "weak"]
-    half_log_snr: tuple[float, float]
+    half_log_snr: Annotated[tuple[float, float], AfterValidator(_rising)]
     samples: Annotated[int, Field(ge=1, le=100_000)] = 8
-
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
-        low, high = self.half_log_snr
-        if not low < high:
-            raise OptionError("half_log_snr", got=f"[{low}, {high}]", expected="low < high", fix="Swap them.")
-        return self
 
 
 class Orders(_OnTarget):

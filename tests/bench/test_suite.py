@@ -111,7 +111,7 @@ def test_unknown_name_is_refused_before_the_run(tiny: Path, old: str, new: str, 
 
 FORM = [  # faults of form, and what they say
     ('grid = "karras"\nhalf_log_snr = [-3.0, 2.0]', 'gird = "karras"\nhalf_log_snr = [-3.0, 2.0]', "work.0.gird"),
-    ("half_log_snr = [-1.5, 1.5]", "half_log_snr = [1.5, -1.5]", "orders.0: half_log_snr: got [1.5, -1.5]"),
+    ("half_log_snr = [-1.5, 1.5]", "half_log_snr = [1.5, -1.5]", "orders.0.half_log_snr: the range: got [1.5, -1.5]"),
     ('{ clock = "t" }', "{ clock = [1] }", "variants.0.options.clock: got [1]; expected text, a number, true or false"),
     ('{ solver = "rk4" }', '{ sover = "rk4" }', "pictures.0.solvers.1.sover"),
     ("table_calls = [10, 20]", 'table_calls = ["ten", 20]', "table_calls.0: got 'ten'"),
@@ -138,6 +138,15 @@ def _changed(path: Path, changes: list[tuple[str, str, str]]) -> None:
             head, _, tail = text.rpartition(old)
             text = head + new + tail
     path.write_text(text)
+
+
+def test_range_that_falls_is_told_beside_other_faults_of_its_section(tiny: Path) -> None:
+    head, _, tail = tiny.read_text().rpartition("half_log_snr = [-3.0, 3.0]")
+    tiny.write_text(head + "half_log_snr = [3.0, -3.0]\nsampels = 3" + tail)
+    with pytest.raises(SdekitError) as caught:
+        load(str(tiny))
+    assert "got 2 faults" in str(caught.value)
+    assert "pictures.0.half_log_snr: the range: got [3.0, -3.0]; expected low < high" in str(caught.value)
 
 
 @pytest.mark.parametrize("faults", [FORM, NAMES, FORM + NAMES], ids=["form", "names", "both"])
