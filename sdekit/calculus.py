@@ -31,7 +31,7 @@ from sdekit.model import check_output
 from sdekit.sde import SDE
 from sdekit.shapes import compute_dtype, time_like
 
-__all__ = ["MOST_EXACT", "LocalNoise", "check_diffusion", "columns_times", "random_signs"]
+__all__ = ["MOST_EXACT", "LocalNoise", "check_diffusion", "check_ignores_state", "columns_times", "random_signs"]
 
 MOST_EXACT = 256
 """The most dimensions in which n derivatives are taken for one divergence."""
@@ -296,6 +296,33 @@ def check_diffusion(out: Any, x: Tensor, noise_type: str | None) -> Tensor:
         fix = "Match noise_type and the shape of g. The order of arguments is diffusion(t, x)."
         raise ModelOutputError("diffusion", got=f"shape {tuple(out.shape)}", expected=expected, fix=fix)
     return out.to(compute_dtype(x.dtype))
+
+
+def check_ignores_state(sde: SDE, t: Tensor, x: Tensor) -> None:
+    """Refuse a diffusion that is declared additive and differs between x and states beside it: two calls of g.
+
+    What cannot be compared, errors and outputs that are no tensors of one shape, is left to the steps: they say where.
+
+    Raises:
+        InterfaceError: for one that does.
+    """
+    scale = (0.1 * (1 + x.abs())).to(x.dtype)
+    try:
+        with torch.no_grad():
+            here, beside = (sde.diffusion(t, y) for y in (x.clone(), x + scale * _irregular(x)))
+    except Exception:  # noqa: BLE001  (whatever it is, the first step raises it again and says where)
+        return
+    tensors = isinstance(here, Tensor) and isinstance(beside, Tensor) and here.is_floating_point()
+    if not tensors or (here.shape, here.dtype) != (beside.shape, beside.dtype):
+        return
+    size = torch.maximum(here.abs(), beside.abs())
+    if bool(((here - beside).abs() > _ROUNDING * torch.finfo(compute_dtype(x.dtype)).eps * size).any()):
+        raise InterfaceError(
+            "additive",
+            got=f"True, and a diffusion that changes with x, of {sde!r}",
+            expected="one that ignores x",
+            fix="Set additive = False: methods for additive noise alone have no order on it.",
+        )
 
 
 def random_signs(seed: int, t: Tensor, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from sdekit import grids, solvers
 from sdekit.affine import AffineSDE
 from sdekit.brownian import check_intervals
-from sdekit.calculus import LocalNoise
+from sdekit.calculus import LocalNoise, check_ignores_state
 from sdekit.errors import InterfaceError, OptionError, SolverMismatchError
 from sdekit.geometric import GeometricBrownianMotion
 from sdekit.model import Model
@@ -295,12 +295,15 @@ def _is_stochastic(dynamics: Any) -> bool:
 def check_noise(problem: Problem, x: Tensor) -> Problem:
     """Whether the solver takes the noise that the SDE has at the start x; for general noise by one call of it.
 
+    A user's additive noise is called at x and beside it, as solvers take that promise on trust.
+
     Returns:
         The problem, with the strong order where steps are adaptive.
 
     Raises:
         SolverMismatchError: where it does not.
         ModelOutputError: for a diffusion of the wrong shape.
+        InterfaceError: for one that is declared additive and changes with x.
     """
     method, sde = problem.solver, problem.dynamics
     if problem.plan is not None or not isinstance(sde, SDE) or not getattr(method, "declared", None):
@@ -312,6 +315,8 @@ def check_noise(problem: Problem, x: Tensor) -> Problem:
         classes = noise_classes(sde, x, columns)
     if len(x):
         _check_classes(sde, method, classes, x)
+        if sde.additive and not isinstance(sde, AffineSDE | AffineReverse):
+            check_ignores_state(sde, time_like(problem.times[0], x), x)
     return replace(problem, order=check_path_order(method, classes)) if adaptive else problem
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -340,3 +341,53 @@ def test_a_given_derivative_is_taken(derivatives: list[int]) -> None:
     wrong = sdekit.make_sde(lambda t, x: -x, g, diffusion_derivative=lambda t, x: x[:, :1])
     with pytest.raises(ModelOutputError, match="diffusion"):
         wrong.to_stratonovich().drift(T, x)
+
+
+LIES: dict[str, Any] = {
+    "diagonal": lambda t, x: 1 + 0.1 * torch.sin(x) * t,
+    "scalar": lambda t, x: 1 + 0.1 * x.mean(1, keepdim=True) ** 2,
+    "general": lambda t, x: torch.stack([torch.ones_like(x), torch.cos(x)], -1),
+}
+HONEST: dict[str, Any] = {
+    "diagonal": lambda t, x: (1 + t) * torch.ones_like(x),
+    "scalar": lambda t, x: 1 + t,
+    "general": lambda t, x: ((1 + t) * torch.ones_like(x))[..., None].expand(*x.shape, 3),
+}
+
+
+@pytest.mark.parametrize("how", [{"steps": 3}, {"rtol": 1e-1}])
+@pytest.mark.parametrize("kind", LIES)
+def test_an_additive_diffusion_that_changes_with_x_is_refused_at_the_start(kind, how, monkeypatch) -> None:
+    """By two calls of it and none of the drift. Without this the answer is wrong and nothing is said."""
+    calls = []
+
+    def solved(g, dtype):
+        counted: Any = lambda t, x: calls.append("g") or g(t, x)  # noqa: E731
+        drift: Any = lambda t, x: calls.append("f") or -x  # noqa: E731
+        sde = sdekit.make_sde(drift, counted, kind, additive=True)
+        return sdekit.solve(sde, torch.zeros(2, 3, dtype=dtype), [0.5, 0.7], "sra1", seed=0, **how)
+
+    for dtype in (torch.float64, torch.float32):
+        with pytest.raises(InterfaceError, match=r"additive: got True.*Set additive = False"):
+            solved(LIES[kind], dtype)
+        assert "f" not in calls and calls.count("g") <= 3  # one of them for the columns of general noise
+        calls.clear()
+        assert solved(HONEST[kind], dtype).success
+        calls.clear()
+    monkeypatch.setattr("sdekit.problem.check_ignores_state", lambda *_: None)
+    assert solved(LIES[kind], torch.float64).success
+
+
+def test_what_raises_beside_the_state_is_no_lie() -> None:
+    """An error of the diffusion is the step's to report, as ever."""
+
+    def g(t, x):
+        if bool((x > 1).any()):
+            raise RuntimeError("off the map")
+        return torch.ones_like(x)
+
+    sde = sdekit.make_sde(lambda t, x: torch.zeros_like(x), g, additive=True)
+    assert sdekit.solve(sde, torch.ones(2, 1, dtype=F64) - 1e-3, [0.0, -1e-9], "sra1", steps=1, seed=4).success
+    with pytest.raises(RuntimeError, match="off the map") as caught:
+        sdekit.solve(sde, torch.full((2, 1), 2.0), [0.0, 1.0], "sra1", steps=1, seed=0)
+    assert any("step 0" in note for note in caught.value.__notes__)
