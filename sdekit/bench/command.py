@@ -182,10 +182,21 @@ def _report(run: _Run, lines: list[summary.Line], written: list[Path], console: 
     targets = [spot for where, spot in summary.work_spots(run.ordered).items() if where[2] != summary.OWN_STEPS]
     console.print(table.render(lines, targets, run.suite.table_calls, console.width))
     speed_table.print_readings(console, run.ordered)
+    _say_skipped(console, run.ordered)
     bad = summary.failures(lines)
     table.print_lines(console, bad)
     _say_where(console, written, run, len(bad))
     return INTERRUPTED if not run.complete else FELL_SHORT if bad else PASSED
+
+
+def _say_skipped(console: Console, found: list[dict[str, Any]]) -> None:
+    """What was left out and why, once for all that a package is missing for; rows of speed say it themselves."""
+    left: dict[str, dict[str, None]] = {}
+    for r in found:
+        if r["status"] == "skipped" and r["what"] != "speed":
+            left.setdefault(r["message"].partition("; ")[2] or r["message"], {})[r["solver"]] = None
+    for why, names in left.items():
+        console.print(Text(f"Skipped: {', '.join(names)}: {why}"))
 
 
 def _say_where(console: Console, written: list[Path], run: _Run, bad: int) -> None:

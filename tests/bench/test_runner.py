@@ -19,6 +19,7 @@ from sdekit import solvers
 from sdekit.bench import command, job, runner
 from sdekit.bench.cells import expand, runs_models
 from sdekit.bench.engines import Choice
+from sdekit.bench.peers import base
 from sdekit.bench.suite import load
 from sdekit.errors import OptionError
 
@@ -182,6 +183,17 @@ def _count_measurements(patch: pytest.MonkeyPatch) -> list[Any]:
     real = job.measure
     patch.setattr(job, "measure", lambda *a: calls.append(a[0]) or real(*a))
     return calls
+
+
+def test_what_a_missing_package_leaves_out_is_told_once(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write_text(tiny.read_text().replace("calls = [5, 10, 20, 40]", 'calls = [5, 10]\npeers = ["azula:*"]'))
+    monkeypatch.setattr(base, "installed", lambda package: None)
+    status, text, _ = run(tiny, tmp_path / "out", engine="here", only="azula:D*")
+    said = " ".join(text.split())
+    assert status == 0
+    assert "Skipped: azula:DDIM, azula:DDPM: expected azula, installed. pip install azula." in said
 
 
 def test_only_the_places_asked_for_are_measured(tiny: Path, tmp_path: Path) -> None:
