@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdekit.bench import parts_tables, speed_tables
+from sdekit.bench import parts_tables, sampled_tables, speed_tables
 from sdekit.bench.escape import file_stems, markdown
 from sdekit.bench.files import write_atomically
 from sdekit.bench.formats import as_csv, as_latex, as_markdown, latex_document
@@ -54,7 +54,12 @@ def export(results: Path, formats: Sequence[str] = (), out: Path | None = None) 
 
 
 def _all(content: Mapping[str, Any]) -> list[Table]:
-    return [*tables(content), *parts_tables.tables(content), *speed_tables.tables(content)]
+    return [
+        *tables(content),
+        *parts_tables.tables(content),
+        *sampled_tables.tables(content),
+        *speed_tables.tables(content),
+    ]
 
 
 def _markdown(content: Mapping[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 
 import sdekit
 from sdekit import metrics
-from sdekit.bench import sampled_page
+from sdekit.bench import formats, sampled_page, sampled_tables
 from sdekit.bench.cells import expand
 from sdekit.bench.measure import measure
 from sdekit.bench.suite import Suite
@@ -85,3 +85,20 @@ def test_floors_below_zero_and_metrics_of_some_sections_are_drawn(results):
         assert "<polygon" in text and "nan" not in text
     mixed = sampled_page.section([results[0], lowered(results[1], 0.1)])
     assert '<td class="number">-</td>' in mixed
+
+
+def test_tables_hold_values_intervals_and_floors(results):
+    failed = {**results[0], "solver": "lost", "status": "failed", "message": "no luck", "points": []}
+    one, weak = sampled_tables.tables({"results": [*results, failed]})
+    assert (one.name, weak.name) == ("sampled-ring-edm-karras-deterministic", "sampled-ring-edm-karras-weak")
+    assert one.notes == ("Failed (no luck): lost.",)
+    points = [p for p in results[0]["points"] if p["metrics"]]
+    for row, p in zip(one.rows, points, strict=True):
+        for cell, name in zip(row[2:], ("sliced_w2", "energy"), strict=True):
+            found = p["metrics"][name]
+            assert cell.values == tuple(found[key] for key in ("value", "low", "high", "floor"))
+            assert cell.bold == found["above_floor"] == ("floor" not in cell.text)
+    origin = [("sdekit ", "0.1.0")]
+    assert "**" in formats.as_markdown(one, origin) and "textbf" in formats.as_latex(one, origin, "x")
+    lines = formats.as_csv(one).splitlines()
+    assert lines[0].split(",")[:3] == ["solver", "calls", "sliced_w2_value"] and len(lines) == 1 + len(points)
