@@ -137,11 +137,14 @@ class LocalNoise:
         return self._unmixed(self._along(torch.ones_like(self.x)))
 
     def verify(self) -> None:
-        """Refuse a g that changes with x while all its derivatives, as automatic differentiation sees them, are zero.
+        """Refuse a g that changes with x while it is declared additive, or while all its derivatives, as automatic
+        differentiation sees them, are zero.
 
         That is what detach, tolist or no_grad inside g lead to. Looks beside x, where a g such as 1 + x^2 that
         is stationary at x = 0 has a slope. Costs three calls of g; raises InterfaceError.
         """
+        if self.sde.additive and self.x.numel():
+            check_ignores_state(self.sde, self.t, self.x)
         if self.sde.additive or self.x.numel() == 0 or self._given() is not None:
             return
         x, u = self.x.detach(), _irregular(self.x)
@@ -316,7 +319,12 @@ def check_ignores_state(sde: SDE, t: Tensor, x: Tensor) -> None:
     if not tensors or (here.shape, here.dtype) != (beside.shape, beside.dtype):
         return
     size = torch.maximum(here.abs(), beside.abs())
-    if bool(((here - beside).abs() > _ROUNDING * torch.finfo(compute_dtype(x.dtype)).eps * size).any()):
+    moved = (here - beside).abs() > _ROUNDING * torch.finfo(compute_dtype(x.dtype)).eps * size
+    try:
+        lie = bool(moved.any())
+    except RuntimeError:  # inside torch.func.vmap no value can be read
+        return
+    if lie:
         raise InterfaceError(
             "additive",
             got=f"True, and a diffusion that changes with x, of {sde!r}",

@@ -311,7 +311,7 @@ def check_noise(problem: Problem, x: Tensor) -> Problem:
     classes = noise_classes(sde, x, x[0].numel() + 2 if len(x) else None)
     adaptive = problem.tolerance is not None
     if sde.noise_type == "general" and len(x) and (adaptive or not _takes(method, classes)):
-        columns = LocalNoise(sde, time_like(problem.times[0], x), x).g.shape[-1]
+        columns = LocalNoise(sde, time_like(problem.times[0], x), x.clone()).g.shape[-1]  # g may write into it
         classes = noise_classes(sde, x, columns)
     if len(x):
         _check_classes(sde, method, classes, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -391,3 +392,25 @@ def test_what_raises_beside_the_state_is_no_lie() -> None:
     with pytest.raises(RuntimeError, match="off the map") as caught:
         sdekit.solve(sde, torch.full((2, 1), 2.0), [0.0, 1.0], "sra1", steps=1, seed=0)
     assert any("step 0" in note for note in caught.value.__notes__)
+
+
+def test_the_flow_of_an_additive_lie_is_refused() -> None:
+    """Its drift leaves out the derivatives of g: the marginals would be wrong."""
+    for g, right in ((LIES["diagonal"], False), (HONEST["diagonal"], True)):
+        flow = sdekit.make_sde(lambda t, x: -x, g, additive=True).probability_flow(lambda t, x: -x)
+        with contextlib.nullcontext() if right else pytest.raises(InterfaceError, match="additive"):
+            assert sdekit.solve(flow, torch.zeros(2, 3, dtype=F64), [0.5, 0.7], "rk4", steps=3).success
+    fresh, x = sdekit.make_sde(lambda t, x: -x, HONEST["diagonal"], additive=True), normal(3, 2)
+    one = fresh.probability_flow(lambda t, x: -x)
+    assert torch.equal(torch.func.vmap(lambda y: one.drift(T, y[None])[0])(x), one.drift(T, x))
+
+
+@pytest.mark.parametrize("how", [{"steps": 3}, {"rtol": 1e-1}])
+def test_a_diffusion_that_writes_into_x_never_reaches_the_users_start(how) -> None:
+    x = normal(3, 2)
+    kept = x.clone()
+    sde = sdekit.make_sde(lambda t, x: -x, lambda t, x: torch.stack([x.mul_(2), x], -1), "general")
+    for solver in ("milstein", "stochastic_heun"):
+        with pytest.raises(sdekit.SdekitError):
+            sdekit.solve(sde, x, [0.0, 1.0], solver, seed=0, **how)
+        assert torch.equal(x, kept)
