@@ -85,7 +85,9 @@ def test_bad_tasks_hurt_nobody(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLUSTERS, indirect=True)
 def test_numbers_are_those_of_the_local_engine(name: str, tiny: Path) -> None:
-    cells = expand(load(str(tiny)), "ddim")
+    tiny.write_text(tiny.read_text() + '[[speed]]\nrows = ["counts"]\nrounds = 1\n')
+    suite = load(str(tiny))
+    cells = expand(suite, "ddim") + expand(suite, "counts")  # a row of speed too
 
     def numbers(engine: str) -> str:
         found = dict(runner.run(cells, 0.15, Choice(engine, 2)))
