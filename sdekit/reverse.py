@@ -212,6 +212,8 @@ def convert_to(sde: SDE, sde_type: str, downward: bool | None = None) -> SDE:
 
 
 def _kappa(stochasticity: Stochasticity, t: Tensor) -> Tensor:
+    if not callable(stochasticity):  # then t need not be read, for which a device would be waited for
+        return torch.full_like(t, stochasticity_at(stochasticity, 0.0))
     values = [stochasticity_at(stochasticity, s) for s in t.reshape(-1).tolist()]
     return torch.tensor(values, dtype=t.dtype, device=t.device).reshape(t.shape)
 
