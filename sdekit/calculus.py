@@ -318,9 +318,11 @@ def check_ignores_state(sde: SDE, t: Tensor, x: Tensor) -> None:
     tensors = isinstance(here, Tensor) and isinstance(beside, Tensor) and here.is_floating_point()
     if not tensors or (here.shape, here.dtype) != (beside.shape, beside.dtype):
         return
-    size = torch.maximum(here.abs(), beside.abs())
-    moved = (here - beside).abs() > _ROUNDING * torch.finfo(compute_dtype(x.dtype)).eps * size
     try:
+        if torch.equal(here, beside):
+            return
+        size = torch.maximum(here.abs(), beside.abs())
+        moved = (here - beside).abs() > _ROUNDING * torch.finfo(compute_dtype(x.dtype)).eps * size
         lie = bool(moved.any())
     except RuntimeError:  # inside torch.func.vmap no value can be read
         return
