@@ -31,6 +31,7 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cp
 IN_TURN = {
     "test_a_failure_leaves_the_state_at_the_last_grid_time",
     "test_a_point_mass_is_carried_exactly",
+    "test_a_sampler_there",
     "test_a_solve_inside_the_model",
     "test_abort_and_run_again",
     "test_an_increasing_grid_runs_the_flow_upwards",

@@ -17,7 +17,9 @@ ONE, THREE = torch.zeros(2, 1, dtype=torch.float64), torch.zeros(2, 3, dtype=tor
 
 
 def sde(noise_type: str, **options):
-    return sdekit.make_sde(lambda t, x: -x, lambda t, x: _g(noise_type, x), noise_type, **options)  # type: ignore[arg-type]
+    additive = options.get("additive")
+    g = lambda t, x: _g(noise_type, torch.ones_like(x) if additive else x)  # noqa: E731
+    return sdekit.make_sde(lambda t, x: -x, g, noise_type, **options)  # type: ignore[arg-type]
 
 
 def _g(noise_type, x):
