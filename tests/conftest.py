@@ -27,11 +27,10 @@ hypothesis.settings.load_profile("sdekit")
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
-# Products of all solvers with processes or inputs: a third of the cases, in turn, is quick, and the others are slow.
+# Products of all solvers with processes or inputs: a quarter of the cases, in turn, is quick, and the others are slow.
 IN_TURN = {
     "test_a_failure_leaves_the_state_at_the_last_grid_time",
     "test_a_point_mass_is_carried_exactly",
-    "test_a_sampler_there",
     "test_a_solve_inside_the_model",
     "test_abort_and_run_again",
     "test_an_increasing_grid_runs_the_flow_upwards",
@@ -81,7 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_cuda)
         if item.get_closest_marker("browser") and not has_browser:
             item.add_marker(no_browser)
-        if getattr(item, "originalname", "") in IN_TURN and _turn(item) % 3:
+        if getattr(item, "originalname", "") in IN_TURN and _turn(item) % 4:
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))

@@ -61,7 +61,9 @@ def sampled(name: str, device: str, **options: Any) -> Tensor:
     return sdekit.sample(model, (6, 2), name, 5, seed=0, device=device, dtype=F64, **options)
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if i % 6 else name for i, name in enumerate(PLANS)]
+)
 def test_a_sampler_there(name):
     agree(lambda device: sampled(name, device))
 

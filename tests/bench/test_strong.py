@@ -141,6 +141,7 @@ def test_the_seed_is_of_the_place() -> None:
     assert len(seeds) == 1 + len(others) and all(0 <= seed < 2**60 for seed in seeds)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_paths(
     measured: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,7 +194,7 @@ def test_states_of_any_shape(shape, dtype):
     assert found.success and found.x.shape == shape and found.x.dtype == dtype and len(found.steps) == shape[0]
 
 
-@pytest.mark.parametrize("how", ["raise", "mask"])
+@pytest.mark.parametrize("how", ["raise", pytest.param("mask", marks=pytest.mark.slow)])
 def test_a_step_without_a_root_is_tried_again_shorter(how):
     """Newton's method finds no root for some samples at long steps; at short ones it does."""
     sde = sdekit.make_sde(lambda t, x: -torch.sin(3 * x), lambda t, x: 0.5 * torch.ones_like(x), additive=True)
