@@ -48,10 +48,14 @@ def _problem(trial: Trial) -> Any:
 
 
 def tolerance(trial: Trial) -> str:
-    """Errors stay below thirty tolerances and fall with them; a result at 1e-11 stands for the truth."""
+    """Errors stay below thirty tolerances, and fall over three decades of them; a result at 1e-11 stands for the truth.
+
+    Between neighbouring tolerances they need not fall: a high order in a few steps is at times a thousand times as good
+    as it was asked to be.
+    """
     x, found, times = sample_state(2), [], [0.9, 0.1] if isinstance(_problem(trial), Model) else [0.0, 3.0]
     truth = solve(_problem(trial), x, times, "dop853", rtol=1e-11, atol=1e-11).x
-    for tol in (1e-3, 1e-5, 1e-7):
+    for tol in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7):
         found.append(float((solve(_problem(trial), x, times, trial.solver, rtol=tol, atol=tol).x - truth).abs().max()))
         if not found[-1] <= _SLACK * tol:
             raise trial.broken(
@@ -59,9 +63,9 @@ def tolerance(trial: Trial) -> str:
                 f"at most {_SLACK:g} tolerances",
                 "Correct the weights of the error estimate.",
             )
-    if not found[0] > found[1] > found[2]:
+    if not all(coarse > fine for coarse, fine in zip(found, found[3:], strict=False)):
         raise trial.broken(f"errors {found}", "errors that fall with the tolerance", "Correct the error estimate.")
-    return "errors " + ", ".join(f"{e:.0e}" for e in found) + " at 1e-3, 1e-5, 1e-7"
+    return "errors " + ", ".join(f"{e:.0e}" for e in found) + " at 1e-3 to 1e-7"
 
 
 def landing(trial: Trial) -> str:

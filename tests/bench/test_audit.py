@@ -8,6 +8,8 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,13 @@ def commands(path: Path, good: Path) -> list[list[str]]:
     return [["bench", *of_one] for of_one in words]
 
 
+@pytest.fixture
+def top() -> Iterator[Path]:
+    """A folder with a short name: workers meet at a socket below it, whose path may have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="sdekit-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 def watched_readers(top: Path, mutant: str = "") -> tuple[dict[str, Any], int]:
     marker, scratch = top / "marker", top / "scratch"
     (scratch / "runs").mkdir(parents=True)
@@ -218,8 +227,8 @@ def watched(top: Path, honest: list[list[str]], hostile: list[list[str]], mutant
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def test_reading_hostile_results_runs_and_asks_for_nothing(tmp_path: Path) -> None:
-    seen, count = watched_readers(tmp_path)
+def test_reading_hostile_results_runs_and_asks_for_nothing(top: Path) -> None:
+    seen, count = watched_readers(top)
     assert seen["found"][:3] == []
     assert set(seen["codes"]) <= {0, 1, 2} and seen["opened"] > count
     # What is well formed is shown, as the texts that it is; all the rest is refused.
@@ -229,11 +238,11 @@ def test_reading_hostile_results_runs_and_asks_for_nothing(tmp_path: Path) -> No
     assert all(set(codes) == {2} for codes in (by_folder[i] for i in (0, 1, 3, 5, 6)))
 
 
-def test_readers_less_careful_are_caught(tmp_path: Path) -> None:
+def test_readers_less_careful_are_caught(top: Path) -> None:
     """The mutants: by pickle, by eval, with the help of another program, and one that writes elsewhere."""
-    seen, _ = watched_readers(tmp_path, CARELESS)
+    seen, _ = watched_readers(top, CARELESS)
     assert {found[0] for found in seen["found"]} >= {"pickle.find_class", "compile", "subprocess.Popen", "written"}
-    assert (tmp_path / "marker").exists()  # without care the files do what they say
+    assert (top / "marker").exists()  # without care the files do what they say
 
 
 SMALL = """
@@ -312,11 +321,11 @@ def work_place(top: Path, sections: str) -> Path:
     return scratch
 
 
-def test_measuring_and_drawing_ask_for_nothing_and_write_where_they_are_told(tmp_path: Path) -> None:
-    scratch, marker = work_place(tmp_path, "".join(SECTIONS)), tmp_path / "marker"
+def test_measuring_and_drawing_ask_for_nothing_and_write_where_they_are_told(top: Path) -> None:
+    scratch, marker = work_place(top, "".join(SECTIONS)), top / "marker"
     first, statuses = makers(scratch, "first", marker)
     again, _ = makers(scratch, "again", marker)
-    seen = watched(tmp_path, [first[0], first[4]], again)
+    seen = watched(top, [first[0], first[4]], again)
     assert not seen["found"], "\n".join(map(str, seen["found"][:5]))
     assert seen["codes"] == statuses
     assert not marker.exists()
@@ -335,9 +344,9 @@ def test_measuring_and_drawing_ask_for_nothing_and_write_where_they_are_told(tmp
         ("report.write_report", ["run", "small.toml", "--engine", "here", "--out", "out"]),
     ],
 )
-def test_makers_that_leak_are_caught(tmp_path: Path, leak: str, words: list[str]) -> None:
+def test_makers_that_leak_are_caught(top: Path, leak: str, words: list[str]) -> None:
     """The mutants: one that draws and one that measures, with a connection and with a file elsewhere."""
-    work_place(tmp_path, SECTIONS[-1])
-    seen = watched(tmp_path, [], [["bench", *words]], LEAKING.replace("TARGET", f"{leak} = leaking({leak})"))
+    work_place(top, SECTIONS[-1])
+    seen = watched(top, [], [["bench", *words]], LEAKING.replace("TARGET", f"{leak} = leaking({leak})"))
     assert {"socket.__new__"} <= {found[0] for found in seen["found"]}
-    assert ["written", str(tmp_path / "elsewhere")] in seen["found"]
+    assert ["written", str(top / "elsewhere")] in seen["found"]
