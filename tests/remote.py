@@ -92,7 +92,11 @@ class Remote(TorchDispatchMode):
         if not goes_there:
             return out
         out = pytree.tree_map(lambda a: RemoteTensor(a) if isinstance(a, Tensor) else a, out)
-        return return_and_correct_aliasing(func, args, kwargs, out) if there and func not in _COPIES[1:] else out
+        return (
+            return_and_correct_aliasing(func, args, kwargs, out)
+            if there and func is not _ATEN._to_copy.default
+            else out
+        )
 
 
 class _Made(TorchFunctionMode):

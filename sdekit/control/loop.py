@@ -156,9 +156,9 @@ class _Loop(Session):
         self.calls.begin()
         new, end, error = self.stages.run(self.calls, a.x, a.slope, nodes)
         trace.new, trace.error, trace.refused = new, error, self.calls.refused
-        if new.requires_grad and not np.isfinite(error).all():
-            trace.keep(~np.isfinite(error))
-            new, end, error = self.run_without(nodes, ~np.isfinite(error))
+        if new.requires_grad and not (finite := np.isfinite(error)).all():
+            trace.keep(~finite)
+            new, end, error = self.run_without(nodes, ~finite)
         self.field.check()
         if not self.scheme.reuses_end:
             arrives = False if lands is None or self.observer else lands & (a.goal == self.last)
@@ -191,7 +191,7 @@ class _Loop(Session):
         a = self.active
         if (self.calls.nfe + self.scheme.calls > self.limit).any():
             return a.x, a.slope, np.full(len(a), np.inf)  # the limit is told of before the next step
-        self.calls.begin(out)
+        self.calls.begin(self.column(out))
         new, end, error = self.stages.run(self.calls, a.x, a.slope, nodes)
         error[out] = np.inf
         return new, end, error

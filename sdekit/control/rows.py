@@ -71,7 +71,7 @@ class Calls:
 
     Attributes:
         refused: (n,), or None where none is.
-        left_out: (n,), samples that are called at the start of the step instead of at its points, or None.
+        left_out: (n, 1, ..., 1), samples that are called at the start of the step instead of at its points, or None.
         full: how many calls were made for all that were active.
         made: how many calls in all.
     """
@@ -87,12 +87,9 @@ class Calls:
         """The calls made for each active sample."""
         return self.full + self.active.extra
 
-    def begin(self, left_out: np.ndarray | None = None) -> None:
+    def begin(self, left_out: Tensor | None = None) -> None:
         """Enter a step."""
-        self.refused = None
-        x = self.active.x
-        column = (-1, *(1,) * (x.ndim - 1))
-        self.left_out = None if left_out is None else torch.from_numpy(left_out).to(x.device).view(column)
+        self.refused, self.left_out = None, left_out
 
     def __call__(self, call: Any, point: Tensor, out: Tensor | None = None) -> Tensor:
         """The slopes at the points; those at the start of the step for samples that the model refuses.
